@@ -1,0 +1,50 @@
+"""What augmentation does, as switches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Probabilities are 0..1, the rest are half-widths of uniform distributions; 0 turns a switch off.
+
+    mosaic: four photos in one (Bochkovskiy et al., 2020, arXiv:2004.10934). mixup: blend with a second sample (1710.09412).
+    scale: 0.5 draws sizes from 0.5 to 1.5. translate: fraction of the input's sides. flip, flip_vertical: mirror.
+    hsv_h, hsv_s, hsv_v: relative change of hue, saturation, value.
+    min_side (pixels of the input) and min_visible (fraction of its area) decide which clipped boxes stay.
+    """
+
+    mosaic: float = 1.0
+    mixup: float = 0.0
+    scale: float = 0.5
+    translate: float = 0.1
+    flip: float = 0.5
+    flip_vertical: float = 0.0
+    hsv_h: float = 0.015
+    hsv_s: float = 0.7
+    hsv_v: float = 0.4
+    min_side: float = 2.0
+    min_visible: float = 0.2
+
+    @staticmethod
+    def none() -> Augment:
+        """No augmentation: photos are letterboxed exactly as in deployment."""
+        return Augment(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether pixels and boxes stay as deployment sees them."""
+        return not any(
+            (
+                self.mosaic,
+                self.mixup,
+                self.scale,
+                self.translate,
+                self.flip,
+                self.flip_vertical,
+                self.hsv_h,
+                self.hsv_s,
+                self.hsv_v,
+            )
+        )

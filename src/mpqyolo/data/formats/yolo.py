@@ -1,0 +1,182 @@
+"""YOLO: data.yaml with `names` and a folder (or list) of photos a split; labels/x.txt beside images/x.jpg.
+
+A line is `class x_centre y_centre width height`, or `class x1 y1 x2 y2 x3 y3 ...` for an outline, in fractions of the photo.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mpqyolo.core.errors import DataError
+from mpqyolo.data.faults import Faults
+from mpqyolo.data.formats.common import SPLITS, Box, is_photo, make_item, photos_under, split_names
+from mpqyolo.data.sample import Dataset, Item
+
+
+def find_yaml(path: Path) -> Path | None:
+    """The data set's description: the file itself, `data.yaml` in the folder, or the folder's one other YAML file with names."""
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if (path / "data.yaml").is_file():
+        return path / "data.yaml"
+    with_names = [file for file in sorted(path.glob("*.y*ml")) if re.search(r"(?m)^names\s*:", file.read_text(errors="replace"))]
+    return with_names[0] if len(with_names) == 1 else None
+
+
+def recognise(path: Path) -> bool:
+    """Whether this is a YOLO data set: a YAML description, or a text file that lists photos."""
+    return path.suffix == ".txt" if path.is_file() and path.suffix not in (".yaml", ".yml") else find_yaml(path) is not None
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """Parse the YAML description. Raises DataError with its line."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        raise DataError(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}); correct it") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file}:1: expected keys `names`, `train`, `val`; write them")
+    return content
+
+
+def class_names(file: Path, content: dict[str, Any]) -> tuple[str, ...]:
+    """`names` as a list, or as a mapping 0..n-1 -> name."""
+    names = content.get("names")
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise DataError(f"{file}: the keys of `names` must be 0..{len(names) - 1}, each once; number them so")
+        names = [names[key] for key in range(len(names))]
+    if not isinstance(names, list) or not names or any(isinstance(name, (list, dict)) or name is None for name in names):
+        raise DataError(f"{file}: `names` must list the classes, like names: [cat, dog]")
+    if len(set(map(str, names))) != len(names):
+        raise DataError(f"{file}: `names` has the same class twice; rename one")
+    return tuple(map(str, names))
+
+
+def available(path: Path) -> list[str]:
+    """Names of the splits that the description has."""
+    file = find_yaml(path)
+    keys = {name for split in SPLITS for name in split_names(split)}
+    return sorted(keys & {str(key) for key, entry in describe(file).items() if entry}) if file else ["train"]
+
+
+def read(path: Path, split: str, faults: Faults) -> Dataset | None:
+    """Read one split; None if the description does not have it. What is wrong goes to `faults`."""
+    if path.is_file() and path.suffix == ".txt":
+        classes, photos = _listed_classes(path), list(_from_list(path))
+        root = path.parent
+    else:
+        file = find_yaml(path)
+        assert file is not None, "recognise() said there is one"
+        content = describe(file)
+        classes, root = class_names(file, content), file.parent
+        entry = next((content[name] for name in split_names(split) if content.get(name)), None)
+        if entry is None:
+            return None
+        photos = [photo for one in (entry if isinstance(entry, list) else [entry]) for photo in _photos(file, content, str(one))]
+        if not photos:
+            faults.error(file, 0, f"no photos for '{split}' in {entry}; correct the path")
+    items = []
+    for photo in photos:
+        with faults.caught():
+            if item := _item(photo, classes, faults):
+                items.append(item)
+    if path.is_dir():
+        _report_orphans(items, faults)
+    return Dataset(root.resolve().name, root, split, classes, tuple(items))
+
+
+def _photos(file: Path, content: dict[str, Any], entry: str) -> list[Path]:
+    """Photos of one entry. It is relative to `path:`, or to the YAML file; tools differ, so the first that exists is taken."""
+    base = file.parent / str(content.get("path") or ".")
+    bare = re.sub(r"^(\.\./)+|^\./", "", entry)
+    for place in (base / entry, file.parent / entry, file.parent / bare, file.parent / bare / "images"):
+        if place.is_dir() and (photos := photos_under(place)):
+            return photos
+        if place.is_file():
+            return list(_from_list(place))
+    raise DataError(f"{file}: '{entry}' is neither a folder with photos nor a list of them; correct the path")
+
+
+def _from_list(file: Path) -> Iterator[Path]:
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+        if name := line.strip():
+            if not is_photo(Path(name)):
+                raise DataError(f"{file}:{number}: '{name}' is no photo's name; one photo a line")
+            yield next((place for place in (file.parent / name, Path(name)) if place.is_file()), file.parent / name)
+
+
+def _listed_classes(file: Path) -> tuple[str, ...]:
+    """Classes of a bare list: classes.txt or data.yaml beside it."""
+    if (names := file.parent / "classes.txt").is_file():
+        return tuple(line.strip() for line in names.read_text().splitlines() if line.strip())
+    if described := find_yaml(file.parent):
+        return class_names(described, describe(described))
+    raise DataError(f"{file}: no class names; put classes.txt (one a line) or data.yaml beside the list")
+
+
+def label_file(photo: Path) -> Path:
+    """`.../labels/x.txt` for `.../images/x.jpg`; beside the photo where there is no `images` folder."""
+    parts = list(photo.parts)
+    for k in range(len(parts) - 2, -1, -1):
+        if parts[k] == "images":
+            parts[k] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def _item(photo: Path, classes: tuple[str, ...], faults: Faults) -> Item | None:
+    file = label_file(photo)
+    if not file.is_file():
+        return make_item(photo, None, (), None, faults)
+    empty = make_item(photo, None, (), file, faults)
+    if empty is None:
+        return None
+    size = (empty.width, empty.height)
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    boxes = [box for number, line in enumerate(lines, 1) if (box := _box(file, number, line, size, classes, faults))]
+    return make_item(photo, size, boxes, file, faults)
+
+
+def _box(file: Path, line: int, text: str, size: tuple[int, int], classes: tuple[str, ...], faults: Faults) -> Box | None:
+    words = text.split()
+    if not words:
+        return None
+    try:
+        label, *numbers = map(float, words)
+    except ValueError as error:
+        faults.error(file, line, f"{error}; write `class x y width height`")
+        return None
+    if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
+        faults.error(file, line, f"{len(words)} fields; write `class x y width height`, or a class and 3 or more points")
+        return None
+    if label not in range(len(classes)):
+        faults.error(file, line, f"unknown class {words[0]}; the data set has {len(classes)}, numbered from 0")
+        return None
+    if len(numbers) == 4:
+        x, y, w, h = numbers
+        edges = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        if max(map(abs, numbers)) > 2:
+            faults.error(file, line, f"{text.strip()!r} is not in fractions of the photo; divide by its width and height")
+            return None
+    else:
+        edges = (min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2]))
+    x1, y1, x2, y2 = (edge * side for edge, side in zip(edges, size * 2, strict=True))
+    return Box(int(label), (x1, y1, x2, y2), line, what=f"'{classes[int(label)]}'")
+
+
+def _report_orphans(items: list[Item], faults: Faults) -> None:
+    known = {item.path.with_suffix("").name for item in items}
+    for folder in {item.label_file.parent for item in items if item.label_file}:
+        for file in sorted(folder.glob("*.txt")):
+            if file.stem not in known and file.name != "classes.txt":
+                faults.warning(file, 0, "a label without a photo; restore the photo or remove the file")
