@@ -1,0 +1,225 @@
+"""The one table of operators: number, inputs, constants, attributes, and the rule that gives the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mpqyolo.core.errors import MpqError
+from mpqyolo.graph.ir import TENSOR_TYPES, Constant, Graph, Node, Shape, Tensor
+
+OUTPUT_TYPES = ("s16", "u4", "b1")  # what a conv can write
+MAX_WEIGHT = {"w1": 1, "w4": 7, "w8": 127}
+MAX_CODE = {"u8": 255, "u4": 15, "b1": 1}
+
+Typed = tuple[str, Shape]  # (dtype, (C, H, W))
+Rule = Callable[[Node, Sequence[Tensor], Mapping[str, Constant]], tuple[Typed, ...]]
+
+
+class GraphError(MpqError):
+    """A node that breaks the rules of its operator."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """An integer attribute: low..high, only odd numbers if `odd`, not always there if `optional`."""
+
+    low: int
+    high: int
+    odd: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """One operator. `number` is its name in binary tables and never used again; the first input is one of `types`."""
+
+    name: str
+    number: int
+    types: tuple[str, ...]
+    rule: Rule
+    inputs: tuple[int, int] = (1, 1)
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    attributes: Mapping[str, Range] = field(default_factory=dict)
+    has_outputs: bool = False  # attribute "outputs", the list of the dtypes it writes
+
+
+def _need(ok: bool, node: Node, fault: str) -> None:
+    if not ok:
+        raise GraphError(f"node '{node.name}' ({node.op}): {fault}")
+
+
+def _per_channel(node: Node, constants: Mapping[str, Constant], role: str, channels: int) -> None:
+    constant = constants.get(role)
+    if constant is not None:
+        _need(constant.dtype == "i16", node, f"constant '{role}' is {constant.dtype}, must be i16")
+        shape = list(constant.values.shape)
+        _need(shape == [channels], node, f"constant '{role}' has shape {shape}, must be [{channels}]")
+
+
+def _conv(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
+    x, weight, at = inputs[0], constants["weight"], node.attributes
+    channels, height, width = x.shape
+    k, stride, pad = at["kernel"], at["stride"], at["pad"]
+    _need(weight.dtype in MAX_WEIGHT, node, f"constant 'weight' is {weight.dtype}, must be w1, w4 or w8")
+    shape = list(weight.values.shape)
+    _need(len(shape) == 4 and shape[1:] == [k, k, channels], node, f"weight has shape {shape}, must be [O, {k}, {k}, {channels}]")
+    _need(pad < k, node, f"pad {pad} must be less than kernel {k}")
+    reach = channels * k * k * MAX_WEIGHT[weight.dtype] * MAX_CODE[x.dtype]
+    _need(reach < 2**31, node, f"the sum can reach {reach}, must stay below 2^31")
+    _need(min(height, width) + 2 * pad >= k, node, f"kernel {k} does not fit into {height}x{width} with pad {pad}")
+    out = (shape[0], (height + 2 * pad - k) // stride + 1, (width + 2 * pad - k) // stride + 1)
+    for role in ("multiplier", "bias", "slope", "post", "threshold"):
+        _per_channel(node, constants, role, out[0])
+
+    outputs = at["outputs"]
+    for name, there, where in (
+        ("threshold", "threshold" in constants, "b1" in outputs),
+        ("fraction", "fraction" in at, "u4" in outputs),
+        ("residual_last", "residual_last" in at, len(inputs) == 2),
+    ):
+        reason = "a residual" if name == "residual_last" else "a b1 output" if name == "threshold" else "a u4 output"
+        _need(there == where, node, f"'{name}' is there exactly with {reason}")
+    if len(inputs) == 2:
+        r = inputs[1]
+        _need(r.dtype == "s16", node, f"the residual '{r.name}' is {r.dtype}, must be s16")
+        _need(r.shape[1:] == out[1:], node, f"the residual has size {list(r.shape[1:])}, must be {list(out[1:])}")
+        small, large = sorted((r.shape[0], out[0]))
+        _need(large % small == 0, node, f"{r.shape[0]} residual channels and {out[0]} outputs do not divide each other")
+        _per_channel(node, constants, "gain", r.shape[0])
+    else:
+        _need("gain" not in constants, node, "'gain' needs a residual")
+    return tuple((dtype, out) for dtype in outputs)
+
+
+def _threshold(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
+    _per_channel(node, constants, "threshold", inputs[0].shape[0])
+    return (("b1", inputs[0].shape),)
+
+
+def _requantise(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
+    for role in ("multiplier", "bias"):
+        _per_channel(node, constants, role, inputs[0].shape[0])
+    return (("u4", inputs[0].shape),)
+
+
+def _avgpool2(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
+    c, h, w = inputs[0].shape
+    _need(h % 2 == 0 and w % 2 == 0, node, f"height and width must be even, got {h}x{w}")
+    return (("s16", (c, h // 2, w // 2)),)
+
+
+def _same(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
+    return ((inputs[0].dtype, inputs[0].shape),)
+
+
+def _upsample2(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
+    c, h, w = inputs[0].shape
+    return ((inputs[0].dtype, (c, 2 * h, 2 * w)),)
+
+
+def _concat(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
+    first = inputs[0]
+    for t in inputs[1:]:
+        _need(t.dtype == first.dtype, node, f"'{t.name}' is {t.dtype}, '{first.name}' is {first.dtype}: one dtype is needed")
+        _need(t.shape[1:] == first.shape[1:], node, f"'{t.name}' and '{first.name}' differ in height or width")
+        same_scale = first.dtype not in ("u4", "s16") or t.scale == first.scale
+        _need(same_scale, node, f"'{t.name}' has scale {t.scale}, '{first.name}' {first.scale}: one scale is needed")
+    return ((first.dtype, (sum(t.shape[0] for t in inputs), *first.shape[1:])),)
+
+
+OPS: dict[str, OpSpec] = {
+    spec.name: spec
+    for spec in (
+        OpSpec(
+            "conv",
+            1,
+            ("u8", "u4", "b1"),
+            _conv,
+            inputs=(1, 2),
+            required=("weight", "multiplier", "bias"),
+            optional=("slope", "post", "gain", "threshold"),
+            attributes={
+                "kernel": Range(1, 7),
+                "stride": Range(1, 2),
+                "pad": Range(0, 6),
+                "shift": Range(-15, 16),
+                "fraction": Range(0, 14, optional=True),
+                "residual_last": Range(0, 1, optional=True),
+            },
+            has_outputs=True,
+        ),
+        OpSpec("threshold", 2, ("s16",), _threshold, required=("threshold",)),
+        OpSpec(
+            "requantise", 3, ("s16", "u8"), _requantise, required=("multiplier", "bias"), attributes={"fraction": Range(0, 14)}
+        ),
+        OpSpec("avgpool2", 4, ("s16",), _avgpool2),
+        OpSpec("maxpool", 5, ("u4", "s16", "b1"), _same, attributes={"kernel": Range(1, 13, odd=True)}),
+        OpSpec("upsample2", 6, TENSOR_TYPES, _upsample2),
+        OpSpec("concat", 7, TENSOR_TYPES, _concat, inputs=(2, 16)),
+    )
+}
+
+
+def _check_attributes(spec: OpSpec, node: Node) -> None:
+    known = set(spec.attributes) | ({"outputs"} if spec.has_outputs else set())
+    for name in node.attributes:
+        _need(name in known, node, f"unknown attribute {name[:40]!r}")
+    for name, rule in spec.attributes.items():
+        value: Any = node.attributes.get(name)
+        if value is None:
+            _need(rule.optional, node, f"attribute '{name}' is missing")
+            continue
+        _need(type(value) is int, node, f"attribute '{name}' must be an integer")
+        odd = ", odd" if rule.odd else ""
+        fits = rule.low <= value <= rule.high and (not rule.odd or value % 2 == 1)
+        _need(fits, node, f"attribute '{name}' is {value}, must be {rule.low}..{rule.high}{odd}")
+    if spec.has_outputs:
+        value = node.attributes.get("outputs")
+        good = isinstance(value, (list, tuple)) and all(type(v) is str and v in OUTPUT_TYPES for v in value)
+        _need(
+            good and 0 < len(value) == len(set(value)),
+            node,
+            "attribute 'outputs' must list one to three of s16, u4, b1, each once",
+        )
+
+
+def infer(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
+    """(dtype, (C, H, W)) of every output of the node.
+
+    inputs: the tensors it reads, in order; constants: by role. Raises GraphError, one line, if the node breaks a rule.
+    """
+    spec = OPS.get(node.op)
+    if spec is None:
+        raise GraphError(f"node '{node.name}': unknown operator {node.op[:40]!r}")
+    low, high = spec.inputs
+    _need(low <= len(inputs) <= high, node, f"has {len(inputs)} inputs, must have {low}..{high}")
+    first = inputs[0]
+    _need(first.dtype in spec.types, node, f"'{first.name}' is {first.dtype}, must be {' or '.join(spec.types)}")
+    for role in constants:
+        _need(role in spec.required or role in spec.optional, node, f"unknown constant role {role[:40]!r}")
+    for role in spec.required:
+        _need(role in constants, node, f"constant '{role}' is missing")
+    _check_attributes(spec, node)
+    outputs = spec.rule(node, inputs, constants)
+    _need(len(outputs) == len(node.outputs), node, f"has {len(node.outputs)} outputs, must have {len(outputs)}")
+    return outputs
+
+
+def infer_node(graph: Graph, node: Node, tensors: Mapping[str, Tensor] | None = None) -> tuple[Typed, ...]:
+    """`infer` with the node's inputs and constants looked up in the graph (or inputs in `tensors`)."""
+    tensors = graph.tensors if tensors is None else tensors
+    constants = {role: graph.constants[name] for role, name in node.constants.items()}
+    return infer(node, [tensors[name] for name in node.inputs], constants)
+
+
+def resize(graph: Graph, height: int, width: int) -> Graph:
+    """The same graph for another input height and width. Raises GraphError if an operator cannot take the size."""
+    first = graph.tensors[graph.input]
+    tensors = {graph.input: replace(first, shape=(first.shape[0], height, width))}
+    for node in graph.nodes:
+        for name, (dtype, shape) in zip(node.outputs, infer_node(graph, node, tensors), strict=True):
+            tensors[name] = replace(graph.tensors[name], dtype=dtype, shape=shape)
+    return replace(graph, tensors={name: tensors[name] for name in graph.tensors})
