@@ -78,7 +78,7 @@ class PhotoCache:
 
 
 class Loader:
-    """Training batches of a data set. Sample and augmentation depend on (seed, epoch, photo) alone: not on workers, not on resuming.
+    """Training batches. A sample and its augmentation depend on (seed, epoch, photo) alone: not on workers, not on resuming.
 
     size: input size in pixels, S or (height, width). batch: photos a step and process. rank, world: this process among all.
     difficult: whether to train on VOC's difficult boxes. cache_bytes: budget for decoded photos, per process.

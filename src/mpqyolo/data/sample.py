@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mpqyolo.core.errors import DataError
 from mpqyolo.core.photo import read_photo
-
-
-def _no(dtype: type, *shape: int) -> Any:
-    return field(default_factory=lambda: np.zeros(shape, dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +25,11 @@ class Item:
     path: Path
     width: int
     height: int
-    xyxy: np.ndarray = _no(np.float32, 0, 4)
-    label: np.ndarray = _no(np.int64, 0)
-    difficult: np.ndarray = _no(np.bool_, 0)
-    crowd: np.ndarray = _no(np.bool_, 0)
-    line: np.ndarray = _no(np.int64, 0)
+    xyxy: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    label: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    difficult: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    line: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     label_file: Path | None = None
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,4 @@ class Augment:
     @property
     def is_none(self) -> bool:
         """Whether pixels and boxes stay as deployment sees them."""
-        return not any(
-            (
-                self.mosaic,
-                self.mixup,
-                self.scale,
-                self.translate,
-                self.flip,
-                self.flip_vertical,
-                self.hsv_h,
-                self.hsv_s,
-                self.hsv_v,
-            )
-        )
+        return replace(self, min_side=0, min_visible=0) == Augment.none()

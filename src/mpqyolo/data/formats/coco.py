@@ -32,8 +32,8 @@ def _split_of(file: Path) -> str:
 
 
 def available(path: Path) -> list[str]:
-    """Names of the splits that the folder has."""
-    return sorted({_split_of(file) for file in _files(path)})
+    """Names of the splits that the folder or file has."""
+    return sorted({_split_of(file) for file in (_files(path) if path.is_dir() else [path])})
 
 
 class _Json:

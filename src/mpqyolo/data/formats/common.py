@@ -62,18 +62,21 @@ def make_item(
 
     `size` is (width, height) as the labels give it, None to take it from the photo.
     """
-    if not path.is_file():
+    present = path.is_file()
+    if not present:
         faults.error(label_file or path, 0, f"photo {path} is missing; restore it or remove its label")
-        return None
-    if size is None:
+    elif size is None:
         try:
             size = photo_size(path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             faults.error(path, 0, f"cannot be read as a photo ({error}); replace or remove it")
-            return None
+    if size is None:
+        return None
     width, height = size
     kept = [(box, xyxy) for box in boxes if (xyxy := _judge(box, width, height, label_file or path, faults))]
     _report_twins(kept, label_file or path, faults)
+    if not present:
+        return None
     return Item(
         path=path,
         width=width,

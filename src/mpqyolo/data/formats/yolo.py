@@ -72,7 +72,7 @@ def available(path: Path) -> list[str]:
 def read(path: Path, split: str, faults: Faults) -> Dataset | None:
     """Read one split; None if the description does not have it. What is wrong goes to `faults`."""
     if path.is_file() and path.suffix == ".txt":
-        classes, photos = _listed_classes(path), list(_from_list(path))
+        classes, photos = _listed_classes(path), list(_from_list(path, faults))
         root = path.parent
     else:
         file = find_yaml(path)
@@ -82,7 +82,8 @@ def read(path: Path, split: str, faults: Faults) -> Dataset | None:
         entry = next((content[name] for name in split_names(split) if content.get(name)), None)
         if entry is None:
             return None
-        photos = [photo for one in (entry if isinstance(entry, list) else [entry]) for photo in _photos(file, content, str(one))]
+        places = entry if isinstance(entry, list) else [entry]
+        photos = [photo for place in places for photo in _photos(file, content, str(place), faults)]
         if not photos:
             faults.error(file, 0, f"no photos for '{split}' in {entry}; correct the path")
     items = []
@@ -90,12 +91,11 @@ def read(path: Path, split: str, faults: Faults) -> Dataset | None:
         with faults.caught():
             if item := _item(photo, classes, faults):
                 items.append(item)
-    if path.is_dir():
-        _report_orphans(items, faults)
+    _report_orphans(items, faults)
     return Dataset(root.resolve().name, root, split, classes, tuple(items))
 
 
-def _photos(file: Path, content: dict[str, Any], entry: str) -> list[Path]:
+def _photos(file: Path, content: dict[str, Any], entry: str, faults: Faults) -> list[Path]:
     """Photos of one entry. It is relative to `path:`, or to the YAML file; tools differ, so the first that exists is taken."""
     base = file.parent / str(content.get("path") or ".")
     bare = re.sub(r"^(\.\./)+|^\./", "", entry)
@@ -103,15 +103,16 @@ def _photos(file: Path, content: dict[str, Any], entry: str) -> list[Path]:
         if place.is_dir() and (photos := photos_under(place)):
             return photos
         if place.is_file():
-            return list(_from_list(place))
+            return list(_from_list(place, faults))
     raise DataError(f"{file}: '{entry}' is neither a folder with photos nor a list of them; correct the path")
 
 
-def _from_list(file: Path) -> Iterator[Path]:
+def _from_list(file: Path, faults: Faults) -> Iterator[Path]:
     for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
         if name := line.strip():
             if not is_photo(Path(name)):
-                raise DataError(f"{file}:{number}: '{name}' is no photo's name; one photo a line")
+                faults.error(file, number, f"'{name}' is no photo's name; one photo a line")
+                continue
             yield next((place for place in (file.parent / name, Path(name)) if place.is_file()), file.parent / name)
 
 
@@ -175,8 +176,10 @@ def _box(file: Path, line: int, text: str, size: tuple[int, int], classes: tuple
 
 
 def _report_orphans(items: list[Item], faults: Faults) -> None:
-    known = {item.path.with_suffix("").name for item in items}
-    for folder in {item.label_file.parent for item in items if item.label_file}:
-        for file in sorted(folder.glob("*.txt")):
-            if file.stem not in known and file.name != "classes.txt":
+    photos: dict[Path, set[str]] = {}  # label folder -> names of all photos that it may speak of, of any split
+    for folder, labels in {(item.path.parent, item.label_file.parent) for item in items if item.label_file}:
+        photos.setdefault(labels, set()).update(file.stem for file in folder.iterdir() if is_photo(file))
+    for labels in sorted(photos):
+        for file in sorted(labels.glob("*.txt")):
+            if file.stem not in photos[labels] and file.name != "classes.txt":
                 faults.warning(file, 0, "a label without a photo; restore the photo or remove the file")
