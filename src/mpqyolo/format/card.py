@@ -1,0 +1,69 @@
+"""The model card that travels in the file: what the model is, where it comes from, what it reached."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mpqyolo.core.errors import FileFormatError
+from mpqyolo.format.strict import check_json
+
+REQUIRED = ("name", "family", "size", "image_size", "created", "licence")
+
+
+def make_card(
+    name: str,
+    family: str,
+    size: str,
+    image_size: int | Sequence[int],
+    *,
+    licence: str = "Apache-2.0",
+    data: str | Mapping[str, Any] = "not stated",
+    recipe: str | Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    commit: str | None = None,
+    created: str | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A model card.
+
+    family: "mpq" or "paper"; size: "n", "s", "m"; data: name, licence and source of the training set; recipe: what was trained,
+    how; metrics: {"val_map50": ...}; created: ISO 8601, now if None. Raises FileFormatError if something is not plain JSON.
+    """
+    created = created or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    shape = image_size if isinstance(image_size, int) else list(image_size)
+    card: dict[str, Any] = {"name": name, "family": family, "size": size, "image_size": shape, "created": created}
+    card |= {"licence": licence, "data": data, "recipe": recipe, "metrics": dict(metrics or {}), "commit": commit, **more}
+    card = {key: value for key, value in card.items() if value is not None}
+    check_json(card, "card", depth=2)
+    return card
+
+
+def check_card(card: Mapping[str, Any]) -> None:
+    """Raises FileFormatError that names what a published model's card lacks."""
+    missing = [key for key in REQUIRED if card.get(key) in (None, "")]
+    if missing:
+        raise FileFormatError(f"the model card lacks {', '.join(missing)}")
+
+
+def format_card(card: Mapping[str, Any]) -> str:
+    """The card for people: one line an entry, nested entries indented; control characters are shown, not obeyed."""
+    lines: list[str] = []
+
+    def text(value: Any) -> str:
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+
+    def walk(value: Mapping[str, Any], indent: str) -> None:
+        width = max((len(text(key)) for key in value), default=0)
+        for key, item in value.items():
+            if isinstance(item, Mapping):
+                lines.append(f"{indent}{text(key)}")
+                walk(item, indent + "  ")
+            else:
+                shown = ", ".join(text(v) for v in item) if isinstance(item, (list, tuple)) else text(item)
+                lines.append(f"{indent}{text(key):<{width}}  {shown}")
+
+    walk(card, "")
+    return "\n".join(lines)
