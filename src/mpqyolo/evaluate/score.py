@@ -23,7 +23,7 @@ class Result:
     """images, classes: how many. map, map50, map75: COCO AP. voc_ap50, voc_ap50_11: VOC AP at IoU 0.5, all-point and 11-point.
 
     All are 0..1, means over the classes that have boxes. per_class: {name: {"ap", "ap50", "voc_ap50", "voc_ap50_11", "images",
-    "boxes"}}, None for classes without boxes; "boxes" counts those that count (no crowd, none difficult), "images" those with one.
+    "boxes"}}, APs None for classes without boxes; neither crowd regions nor difficult objects count as boxes.
     """
 
     images: int
@@ -58,10 +58,10 @@ def evaluate(predict: Predict, dataset: Dataset, batch: int = 16, progress: Call
         detections += found
         if progress:
             progress(len(detections), len(dataset))
-    return score(detections, dataset)
+    return score_detections(detections, dataset)
 
 
-def score(detections: list[Detections], dataset: Dataset) -> Result:
+def score_detections(detections: list[Detections], dataset: Dataset) -> Result:
     """Score detections, one for each photo of the data set, in its order. Raises DataError if it has no boxes that count."""
     counted = [item.label[~(item.crowd | item.difficult)] for item in dataset.items]
     boxes = np.bincount(np.concatenate(counted), minlength=len(dataset.classes))

@@ -1,11 +1,11 @@
 """PASCAL VOC average precision at IoU 0.5.
 
-Per class, detections of all photos are taken best first. Each looks at the box of its class that it overlaps most. IoU below 0.5: a
-false positive. A `difficult` (or crowd) box: ignored. A box not claimed yet: a true positive, and the box is claimed; else a
-false positive. Boxes are continuous here, so there is no "+ 1" in widths: the readers turn VOC's inclusive pixels into edges.
+Per class, detections of all photos are taken best first. Each looks at the box of its class that it overlaps most. IoU below
+0.5: a false positive. A `difficult` (or crowd) box: ignored. A box not claimed yet: a true positive, and the box is claimed;
+else a false positive. Boxes are continuous, so there is no "+ 1" in widths: the readers turn VOC's inclusive pixels into edges.
 
-All-point AP (VOC 2010 on) is the area under the precision-recall curve made monotone from the right; 11-point AP (VOC 2007) is the
-mean of its maxima at recall >= 0, 0.1, ... 1. Everingham et al., IJCV 2010.
+All-point AP (VOC 2010 on) is the area under the precision-recall curve made monotone from the right; 11-point AP (VOC 2007) is
+the mean of its maxima at recall >= 0, 0.1, ... 1. Everingham et al., IJCV 2010.
 """
 
 from __future__ import annotations

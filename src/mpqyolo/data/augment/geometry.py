@@ -7,7 +7,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-FILL = 114  # the grey of the letterbox
+from mpqyolo.core.image import FILL
+
 _HALVE_BELOW = 0.6  # bilinear sampling skips source pixels when it shrinks further than this
 
 Region = tuple[int, int, int, int]  # x1, y1, x2, y2 on the canvas, whole pixels

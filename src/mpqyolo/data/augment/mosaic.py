@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mpqyolo.core.image import FILL
 from mpqyolo.data.augment.config import Augment
-from mpqyolo.data.augment.geometry import FILL, Placing, clip, draw
+from mpqyolo.data.augment.geometry import Placing, clip, draw
 
 Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]  # photo (h, w, 3) uint8, xyxy (n, 4) float32, label (n,) int64
 Boxes = tuple[np.ndarray, np.ndarray]  # xyxy (n, 4) float32 on the canvas, label (n,)
