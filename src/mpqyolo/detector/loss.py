@@ -32,11 +32,6 @@ def ciou(predicted: Tensor, box: Tensor) -> Tensor:
     return overlap - distance - weight * aspect
 
 
-def prior_bias(stride: int, classes: int, image_size: int = 640) -> tuple[float, float]:
-    """Biases (distance, logit) to start from: boxes of six strides, and about 5 / classes objects a class on the level."""
-    return math.log(3.0), math.log(5 / classes / (image_size / stride) ** 2)
-
-
 class DetectionLoss:
     """Price of maps: `box_gain * box + class_gain * class`, both divided by the sum of the quality targets (at least 1)."""
 
@@ -59,7 +54,7 @@ class DetectionLoss:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of maps against targets (n, 6) [image, label, x1, y1, x2, y2 in px of the input].
 
-        size: side of the input, or (width, height), in px; boxes are clipped to it. Returns the total and its two unweighted
+        size: side of the input, or (height, width), in px; boxes are clipped to it. Returns the total and its two unweighted
         parts (detached), all float32 scalars; half-precision maps are priced in float32.
         """
         shapes = [tuple(m.shape[-2:]) for m in maps.logit]
@@ -67,7 +62,7 @@ class DetectionLoss:
         distance, logit = flatten(maps.distance).float(), flatten(maps.logit).float()
         targets = targets.to(logit)
         if size is not None:
-            width, height = (size, size) if isinstance(size, int) else size
+            height, width = (size, size) if isinstance(size, int) else size
             limit = targets.new_tensor((width, height, width, height))
             targets = torch.cat((targets[:, :2], targets[:, 2:].clamp(min=0).minimum(limit)), 1)
         with torch.no_grad():
