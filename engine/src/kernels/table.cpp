@@ -1,0 +1,33 @@
+// The table of kernels: best first, serial last. A new kernel is one file, one line here, one line in CMakeLists.txt.
+#include "kernel.h"
+
+namespace mpq {
+
+extern const ConvKernel conv_serial;
+extern const RowKernels rows_serial;
+
+namespace {
+
+const ConvKernel* const kConv[] = {
+    &conv_serial,
+};
+
+const RowKernels* const kRows[] = {
+    &rows_serial,
+};
+
+}  // namespace
+
+const ConvKernel& conv_kernel(const Conv& conv, Isa isa) {
+  for (const ConvKernel* kernel : kConv)
+    if (kernel->isa <= isa && kernel->supports(conv)) return *kernel;
+  return conv_serial;
+}
+
+const RowKernels& row_kernels(Isa isa) {
+  for (const RowKernels* rows : kRows)
+    if (rows->isa <= isa) return *rows;
+  return rows_serial;
+}
+
+}  // namespace mpq
