@@ -16,7 +16,7 @@ from mpqyolo.reference.run import run_outputs
 
 
 class Candidates(NamedTuple):
-    """Boxes before suppression in the order level, cell, class: xyxy (n, 4) float32, pixels of the input; score, class_id (n,)."""
+    """Boxes before suppression, in order of level, cell, class: xyxy (n, 4) float32 in pixels of the input; score, class_id."""
 
     xyxy: np.ndarray
     score: np.ndarray
