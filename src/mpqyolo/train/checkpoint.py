@@ -1,0 +1,137 @@
+"""Checkpoints: safetensors with a JSON record, written atomically; never pickled code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mpqyolo.core.bits import BitPolicy, Bits, policy
+from mpqyolo.core.errors import CheckpointError
+from mpqyolo.detector.model import build_model
+from mpqyolo.quantize.apply import apply_policy
+from mpqyolo.train import toml
+from mpqyolo.train.recipe import ModelPart, Recipe, load_recipe
+
+RUN_FILE = "run.toml"
+LAST = "checkpoints/last.safetensors"  # everything that training needs to go on
+BEST = "checkpoints/best.safetensors"  # the averaged, re-estimated weights of the best evaluation of the final stage
+TEACHER = "checkpoints/teacher.safetensors"
+_RECORD = "mpqyolo"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a kill, sees the old or the new one and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    _settle(part, path)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON record into one safetensors file, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(plain, part, metadata={_RECORD: json.dumps(record)})
+    part.chmod(0o644)  # safetensors lets nobody else read it
+    _settle(part, path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote, to the CPU. The record is empty for safetensors of other origin. Raises CheckpointError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            record = json.loads((file.metadata() or {}).get(_RECORD, "{}"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors checkpoint: {str(error).splitlines()[0]}") from None
+    return tensors, record
+
+
+def save_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write run.toml, which reproduces the run by itself: `mpqyolo train --recipe run.toml --out ANOTHER`."""
+    head = "# A run of mpqyolo, with every default spelled out. Reproduce it: mpqyolo train --recipe run.toml --out ANOTHER\n"
+    write_text(folder / RUN_FILE, head + toml.dumps(recipe.model_dump(mode="json")))
+
+
+def make_model(part: ModelPart) -> nn.Module:
+    """The detector that a recipe describes: fresh weights, quantisers of its policy in place at strength 0."""
+    if not part.classes:
+        raise CheckpointError("model.classes is empty: this recipe has not been through a training run")
+    model = build_model(part.family, part.size, part.classes, **part.options)
+    apply_policy(model, model_policy(part), **part.switches)
+    return model
+
+
+def model_policy(part: ModelPart) -> BitPolicy:
+    """The recipe's policy, its own rules first."""
+    named = policy(part.policy)
+    return named.with_rules(*((pattern, Bits(w, a)) for pattern, w, a in part.rules)) if part.rules else named
+
+
+def find(path: Path | str) -> Path:
+    """The checkpoint file that `path` means: itself, or in a run folder the best, else the last. Raises CheckpointError."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in (BEST, LAST):
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointError(f"{path}: no checkpoint in this folder; expected {BEST} or {LAST} of a training run")
+
+
+def run_recipe(path: Path | str) -> Recipe:
+    """The recipe of a run folder, or of the run folder that a checkpoint lies in. Raises CheckpointError without one."""
+    path = Path(path)
+    for folder in (path, path.parent, path.parent.parent):
+        if (folder / RUN_FILE).is_file():
+            return load_recipe(folder / RUN_FILE)
+    raise CheckpointError(f"{path}: no {RUN_FILE} beside it or above it, so nothing says what network its weights belong to")
+
+
+def load_checkpoint(path: Path | str) -> tuple[nn.Module, Recipe]:
+    """The trained model, in eval mode on the CPU, and its recipe. path: a run folder or one of its checkpoints.
+
+    Of a checkpoint to resume from, the averaged weights are taken. Raises CheckpointError.
+    """
+    file = find(path)
+    recipe = run_recipe(path)
+    tensors = model_tensors(load_tensors(file)[0])
+    model = make_model(recipe.model)
+    load_exactly(model, tensors, file)
+    return model.eval(), recipe
+
+
+def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in a checkpoint of either kind: `ema/...` of one to resume from, or all of one that is finished."""
+    averaged = {name.removeprefix("ema/"): tensor for name, tensor in tensors.items() if name.startswith("ema/")}
+    return averaged or dict(tensors)
+
+
+def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Fill the model; every name and shape must agree. Raises CheckpointError that names the first that does not."""
+    own = model.state_dict()
+    for name in own.keys() | tensors.keys():
+        if name not in tensors or name not in own:
+            raise CheckpointError(
+                f"{file}: tensor '{name}' is {'missing' if name in own else 'not in the model'}; wrong run.toml?"
+            )
+        if own[name].shape != tensors[name].shape:
+            raise CheckpointError(f"{file}: '{name}' is {list(tensors[name].shape)}, the model wants {list(own[name].shape)}")
+    model.load_state_dict(tensors)
+
+
+def _settle(part: Path, path: Path) -> None:
+    """Bring the finished part file to disk, then to its name."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)

@@ -1,0 +1,46 @@
+"""How good the averaged weights are: what every evaluation of a run does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch import nn
+
+from mpqyolo.data.sample import Dataset
+from mpqyolo.detector.decode import TorchPredictor
+from mpqyolo.evaluate import evaluate
+from mpqyolo.train.ema import reestimate_bn
+from mpqyolo.train.run import Run
+
+SCORES = ("map", "map50", "voc_ap50")
+
+
+def judge(run: Run, reestimate: bool, progress: Callable[[int, int], None]) -> tuple[dict[str, float], nn.Module]:
+    """Scores of the average on the val split, and the very network that got them: a copy, batch norm re-estimated if asked for.
+
+    Training state is not touched. Writes val_predictions.png. progress: called with (done, total) photos.
+    """
+    model = copy.deepcopy(run.ema.model)
+    if reestimate:
+        reestimate_bn(model, run.clean_batches())
+    part = run.recipe.evaluate
+    predict = TorchPredictor(model, run.recipe.image_size, batch=part.batch, names=run.recipe.model.classes)
+    result = evaluate(predict, run.val_set, part.batch, progress)
+    predictions_sheet(predict, run.val_set).save(run.out / "val_predictions.png")
+    return {name: float(getattr(result, name)) for name in SCORES}, model
+
+
+def predictions_sheet(predict: TorchPredictor, dataset: Dataset, count: int = 9, side: int = 320) -> Image.Image:
+    """The first photos of the data set, spread over it, with what is found on them above a score of 0.25."""
+    columns = 3
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
+    sheet = Image.new("RGB", (columns * side, -(-len(chosen) // columns) * side), (114, 114, 114))
+    for place, index in enumerate(chosen):
+        photo = dataset.read(int(index))
+        found = predict([photo])[0]
+        picture = found[found.score >= 0.25].draw(photo)
+        sheet.paste(ImageOps.contain(picture, (side, side)), (place % columns * side, place // columns * side))
+    return sheet

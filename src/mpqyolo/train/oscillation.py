@@ -1,0 +1,69 @@
+"""Holding weights that keep jumping between two codes: Nagel et al., Overcoming Oscillations, ICML 2022 (arXiv 2203.11086)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.01  # of the running frequency
+
+
+class Weight(NamedTuple):
+    """A quantised weight: its parameter, its running average, and the quantiser that gives codes and values."""
+
+    parameter: Tensor
+    average: Tensor
+    quantiser: nn.Module
+
+
+class Oscillation:
+    """Counts, for every quantised weight, how often its code turns back; holds those that do so too often.
+
+    frequency = (1 - m) * frequency + m * [the code changed against its last change]. A weight above the threshold is held, to
+    the end, at the quantised value of its average, the code where it mostly was. `state` is flat, for the checkpoint.
+    """
+
+    def __init__(self, weights: Mapping[str, Weight]) -> None:
+        self.weights = dict(weights)
+        self.state: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self, threshold: float) -> None:
+        """Count and hold, after an optimiser step."""
+        for name, (parameter, average, quantiser) in self.weights.items():
+            code = _codes(quantiser)(parameter).to(torch.int16)
+            if f"{name}/code" not in self.state:
+                self._begin(name, parameter, code)
+                continue
+            last, direction, frequency, held, value = (self.state[f"{name}/{key}"] for key in _KEYS)
+            step = (code - last).sign()
+            turned = (step * direction) < 0
+            frequency.mul_(1 - MOMENTUM).add_(turned, alpha=MOMENTUM)
+            direction.copy_(torch.where(step == 0, direction, step))
+            last.copy_(code)
+            new = (frequency > threshold) & ~held
+            if new.any():
+                value.copy_(torch.where(new, quantiser(average), value))
+                held.logical_or_(new)
+            parameter.copy_(torch.where(held, value, parameter))
+
+    def held(self) -> float:
+        """Share of weights that are held."""
+        masks = [tensor for name, tensor in self.state.items() if name.endswith("/held")]
+        return float(sum(mask.sum() for mask in masks)) / max(1, sum(mask.numel() for mask in masks))
+
+    def _begin(self, name: str, parameter: Tensor, code: Tensor) -> None:
+        zeros = torch.zeros_like
+        made = (code, zeros(code), zeros(parameter), zeros(parameter, dtype=torch.bool), zeros(parameter))
+        self.state |= {f"{name}/{key}": tensor for key, tensor in zip(_KEYS, made, strict=True)}
+
+
+_KEYS = ("code", "direction", "frequency", "held", "value")
+
+
+def _codes(quantiser: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Integer codes of a weight: the quantiser's own, or the sign bit where it has none (1-bit weights)."""
+    return getattr(quantiser, "codes", lambda w: w.ge(0))

@@ -1,0 +1,267 @@
+"""Recipe: everything that decides a training run, in one TOML file."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mpqyolo.core.errors import ConfigError
+from mpqyolo.data.augment.config import Augment
+
+RECIPES = Path(__file__).parent / "recipes"
+Kind = Literal["weight", "latent", "norm", "scale"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPart(_Part):
+    """What is trained. `options` go to build_model, `switches` to apply_policy; `rules` are asked before the policy's own."""
+
+    family: str = "mpq"
+    size: str = "n"
+    policy: str = "default"
+    rules: tuple[tuple[str, int, int], ...] = ()  # (pattern, weight bits, activation bits)
+    options: dict[str, Any] = {}
+    switches: dict[str, Any] = {}
+    classes: tuple[str, ...] = ()  # empty: as the data says
+
+
+class DataPart(_Part):
+    """Which photos. `cache_mb` bounds the decoded photos that are kept in RAM."""
+
+    path: str = ""
+    train: str = "train"
+    val: str = "val"
+    workers: int = Field(2, ge=0)
+    cache_mb: int = Field(1024, ge=0)
+
+
+class OptimiserPart(_Part):
+    """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum; cosine from `lr` to `lr * lr_end` after a linear warm-up.
+
+    Weight decay touches only plain weights. Quantiser scales learn at `lr * scale_lr`.
+    """
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    lr_end: float = Field(0.01, ge=0, le=1)
+    weight_decay: float = Field(0.02, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    scale_lr: float = Field(0.1, ge=0)
+    warmup_epochs: float = Field(2.0, ge=0)
+    clip: float = Field(10.0, ge=0)  # greatest gradient norm; 0: no clipping
+
+
+class EvaluatePart(_Part):
+    """When to evaluate and when to give up: `patience` evaluations of the final stage without a better mAP; 0: never.
+
+    `bn_batches` training batches (mosaic off) re-estimate the statistics of batch norm before each evaluation.
+    """
+
+    every: int = Field(5, ge=1)
+    patience: int = Field(0, ge=0)
+    batch: int = Field(16, ge=1)
+    bn_batches: int = Field(20, ge=1)
+
+
+class TeacherPart(_Part):
+    """The float network as teacher (train/distil.py). Without `path` it is this run's own network when distillation begins."""
+
+    path: str = ""
+    score: float = Field(1.0, ge=0)
+    box: float = Field(1.0, ge=0)
+    hint: float = Field(0.5, ge=0)
+    cells: float = Field(0.05, gt=0, le=1)
+
+
+class Quantise(_Part):
+    """Layers to quantise from a stage on. `layers` is a region or a wildcard on dotted names; bits 0: what the policy says."""
+
+    layers: str
+    part: Literal["weight", "activation", "both"] = "both"
+    bits: int = Field(0, ge=0, le=8)
+
+
+class Stage(_Part):
+    """One stage of the way from float to quantised. What earlier stages quantised stays so.
+
+    share: of the epochs that stages with absolute `epochs` leave. restart: warm-up and cosine begin anew. ramp: the stage's
+    layers are blended one after the other over the first `ramp_share` of it. freeze_oscillating: weights whose code turns back
+    more often than this (share of steps) are held (train/oscillation.py); 0: none. train: the kinds of parameters that learn.
+    """
+
+    name: str
+    share: float = Field(0.0, ge=0)
+    epochs: float = Field(0.0, ge=0)
+    lr: float = Field(1.0, ge=0)
+    restart: bool = False
+    quantise: tuple[Quantise, ...] = ()
+    ramp: Literal["none", "shallow-first", "deep-first"] = "none"
+    ramp_share: float = Field(0.8, gt=0, le=1)
+    distil: bool = False
+    train: tuple[Kind, ...] = ("weight", "latent", "norm", "scale")
+    freeze_bn: bool = False
+    freeze_oscillating: float = Field(0.0, ge=0, lt=1)
+    reestimate_bn: bool = True
+    ema_decay: float | None = Field(None, ge=0, lt=1)  # instead of the recipe's
+
+
+class Recipe(_Part):
+    """A whole run. `start` is what `--from` names. `batch` is the sum over all processes."""
+
+    model: ModelPart = ModelPart()
+    data: DataPart = DataPart()
+    image_size: int = Field(320, ge=32, multiple_of=32)
+    epochs: int = Field(100, ge=1)
+    batch: int = Field(16, ge=1)
+    mosaic_off_epochs: int = Field(10, ge=0)
+    seed: int = Field(0, ge=0)
+    amp: bool = True  # mixed precision in training where there is CUDA; evaluation is always float32
+    device: str = "auto"
+    start: str = ""
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    save_steps: int = Field(200, ge=1)
+    optimiser: OptimiserPart = OptimiserPart()
+    evaluate: EvaluatePart = EvaluatePart()
+    teacher: TeacherPart = TeacherPart()
+    augment: dict[str, Any] = {}  # fields of data.augment.Augment, which checks them
+    stages: tuple[Stage, ...] = (Stage(name="float", share=1.0),)
+
+    @field_validator("augment")
+    @classmethod
+    def _augment_known(cls, switches: dict[str, Any]) -> dict[str, Any]:
+        known = [field.name for field in fields(Augment)]
+        for key, value in switches.items():
+            if key not in known:
+                raise ValueError(f"unknown key '{key}'{_guess(key, known)}; known here: {', '.join(known)}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+                raise ValueError(f"'{key}' must be a number from 0 on")
+        return switches
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        if not names:
+            raise ValueError("stages: at least one is needed")
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages: names must differ, got {', '.join(names)}")
+        if clash := set(names) & set(Recipe.model_fields):
+            raise ValueError(f"stages: '{clash.pop()}' is a key of the recipe; name the stage otherwise")
+        fixed = sum(stage.epochs for stage in self.stages)
+        shares = any(stage.share for stage in self.stages)
+        if any(stage.epochs and stage.share for stage in self.stages):
+            raise ValueError("stages: a stage has either share or epochs, not both")
+        if fixed > self.epochs or (not shares and fixed != self.epochs):
+            raise ValueError(f"stages: they take {fixed:g} of {self.epochs} epochs; change epochs, or give a stage a share")
+        return self
+
+
+def names() -> tuple[str, ...]:
+    """The recipes that the package carries."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
+
+
+def load_recipe(source: str | Path = "pnq", overrides: Iterable[str] = (), **sections: Any) -> Recipe:
+    """Read a recipe: a carried one by name, or a TOML file, which may say `base = "pnq"` and change only some keys.
+
+    overrides: `key=value`, `section.key=value` or `stage.key=value`, the value in TOML (bare words are strings).
+    sections: what the command line decides, e.g. `epochs=10, model={"size": "s"}`; they lie between file and overrides.
+    Raises ConfigError that names file, key, and the keys that are known.
+    """
+    tree = _merge(_read(source), sections)
+    for override in overrides:
+        _override(tree, override)
+    return parse(tree, str(source))
+
+
+def parse(tree: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe in this tree of plain values; `where` is named in the ConfigError."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(error)}") from None
+
+
+def _read(source: str | Path, depth: int = 0) -> dict[str, Any]:
+    path = RECIPES / f"{source}.toml" if str(source) in names() else Path(source)
+    if not path.is_file():
+        raise ConfigError(f"no recipe '{source}': neither a file nor one of {', '.join(names())}")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    base = tree.pop("base", None)
+    if base is None:
+        parse(tree, str(path))  # so that a fault is reported with the file that has it
+        return tree
+    if depth > 4:
+        raise ConfigError(f"{path}: base leads in a circle")
+    merged = _merge(_read(base, depth + 1), tree)
+    parse(merged, str(path))
+    return merged
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: write it as key=value, section.key=value or stage.key=value")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    head, *path = key.strip().split(".")
+    stages = [dict(stage) for stage in tree.get("stages", ())]
+    named = {str(stage.get("name")): stage for stage in stages}
+    if path and head in named:
+        node, tree["stages"] = named[head], stages
+    elif head in Recipe.model_fields:
+        node, path = tree, [head, *path]
+    else:
+        known = ", ".join([*Recipe.model_fields, *named])
+        raise ConfigError(f"--set {text}: unknown section or stage '{head}'; known: {known}")
+    for part in path[:-1]:
+        child = node.get(part, {})
+        if not isinstance(child, Mapping):
+            raise ConfigError(f"--set {text}: '{part}' holds a value, not keys")
+        node[part] = dict(child)
+        node = node[part]
+    node[path[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        message = re.sub("^Value error, ", "", first["msg"])
+        return f"{where}: {message}, got {first['input']!r}" if where else message
+    known = _known_keys(first["loc"][:-1])
+    return f"unknown key '{where}'{_guess(str(first['loc'][-1]), known)}; known here: {', '.join(known)}"
+
+
+def _guess(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    return f" (do you mean '{near[0]}'?)" if near else ""
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    parts = {"model": ModelPart, "data": DataPart, "optimiser": OptimiserPart, "evaluate": EvaluatePart, "teacher": TeacherPart}
+    parts |= {"stages": Stage, "quantise": Quantise}
+    words = [part for part in path if isinstance(part, str)]
+    return list((parts[words[-1]] if words else Recipe).model_fields)

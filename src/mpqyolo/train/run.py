@@ -1,0 +1,224 @@
+"""Everything that a training run consists of, and how it is saved and found again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mpqyolo.core.errors import ConfigError
+from mpqyolo.data.augment import Augment
+from mpqyolo.data.formats import load
+from mpqyolo.data.loader import Loader
+from mpqyolo.data.sample import Dataset
+from mpqyolo.detector.loss import DetectionLoss
+from mpqyolo.quantize.apply import handles, parameter_kind
+from mpqyolo.train import checkpoint
+from mpqyolo.train.ema import Ema, reestimate_bn
+from mpqyolo.train.optim import load_optimiser_state, make_optimiser, optimiser_state
+from mpqyolo.train.oscillation import Oscillation, Weight
+from mpqyolo.train.parallel import Ranks, copy_from_first
+from mpqyolo.train.recipe import Recipe
+from mpqyolo.train.stages import Plan, Setting, Slot, make_plan
+from mpqyolo.train.start import load_start
+
+
+@dataclass
+class Position:
+    """Where a run stands. Plain values only: it goes into the checkpoint as JSON, and floats survive that exactly."""
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch that are done
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # losses of this epoch so far
+    rows: list[dict[str, Any]] = field(default_factory=list)  # results.csv
+    score: float | None = None  # mAP of the last evaluation
+    best: float | None = None  # best mAP of the final stage
+    best_epoch: int = 0
+    waited: int = 0  # evaluations of the final stage since the best
+    seconds: float = 0.0
+    ema_updates: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+    finished: str = ""  # why the run is over; empty: it is not
+
+
+class Run:
+    """Data, model, quantisers, plan, optimiser, average and teacher of one run, and its position.
+
+    Raises ConfigError, DataError or CheckpointError for what does not fit together.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, ranks: Ranks) -> None:
+        self.out, self.ranks = out, ranks
+        self.device = pick_device(recipe.device, ranks)
+        self.train_set, self.val_set = load_data(recipe)
+        classes = self.train_set.classes
+        self.recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"classes": classes})})
+        if recipe.batch % ranks.world:
+            raise ConfigError(f"batch {recipe.batch} does not divide by {ranks.world} processes")
+        self.loader = Loader(
+            self.train_set,
+            recipe.image_size,
+            recipe.batch // ranks.world,
+            Augment(**recipe.augment),
+            recipe.seed,
+            recipe.data.workers,
+            ranks.rank,
+            ranks.world,
+            recipe.data.cache_mb << 20,
+        )
+        torch.manual_seed(recipe.seed)
+        self.model = checkpoint.make_model(self.recipe.model)
+        self.notes = load_start(self.model, self.recipe) if recipe.start else []
+        self.model.to(self.device, memory_format=torch.channels_last)
+        copy_from_first(self.model, ranks)
+        self.loss = DetectionLoss(len(classes), self.model.strides)
+        self.plan: Plan = make_plan(recipe, len(self.loader))
+        self.quantisers: dict[Slot, list[nn.Module]] = {}
+        for handle in handles(self.model):
+            self.quantisers.setdefault(Slot(handle.name, handle.part, handle.bits), []).append(handle.quantiser)
+        self.slots = list(self.quantisers)
+        self.settings: dict[Slot, Setting] = {}
+        self.plan.check(self.slots)
+        self.kinds = parameter_kind(self.model)
+        self.optimiser: Optimizer = make_optimiser(self.model, self.kinds, recipe.optimiser)
+        self.ema = Ema(self.model)
+        self.oscillation = self._oscillation()
+        half = torch.float16 if self.device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
+        self.amp = torch.autocast(self.device.type, half, enabled=recipe.amp and self.device.type == "cuda")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp and half == torch.float16)
+        self.teacher: nn.Module | None = None
+        self.teaching = self._first_lesson()
+        self.position = Position()
+
+    def configure(self) -> set[str]:
+        """Set the quantisers as the plan wants them at this step. Returns names of parameters that the next batch sets anew."""
+        wanted = self.plan.settings(self.slots, self.position.step)
+        fresh: set[int] = set()
+        for slot, setting in wanted.items():
+            old = self.settings.get(slot)
+            if setting == old:
+                continue
+            new = old is None or old.bits != setting.bits or (old.strength == 0) != (setting.strength == 0)
+            for quantiser in self.quantisers[slot]:
+                quantiser.set_bits(setting.bits)
+                quantiser.set_strength(setting.strength)
+                if new:
+                    fresh |= {id(p) for p in quantiser.parameters()}
+        self.settings = wanted
+        return {name for name, p in self.model.named_parameters() if id(p) in fresh} if fresh else set()
+
+    def prepare_teacher(self) -> None:
+        """At the first step that distils: take the given float network, or this run's own as it now is, averaged."""
+        if self.teacher is not None or self.teaching is None or self.position.step < self.teaching:
+            return
+        file = self.out / checkpoint.TEACHER
+        if self.recipe.teacher.path:
+            teacher, recipe = checkpoint.load_checkpoint(self.recipe.teacher.path)
+            if recipe.model.classes != self.recipe.model.classes:
+                raise ConfigError(f"teacher.path {self.recipe.teacher.path}: its classes are not those of the data")
+        elif self.position.step > self.teaching:
+            teacher = checkpoint.make_model(self.recipe.model)
+            checkpoint.load_exactly(teacher, checkpoint.load_tensors(file)[0], file)
+        else:
+            teacher = copy.deepcopy(self.ema.model)
+            reestimate_bn(teacher, self.clean_batches())
+            copy_from_first(teacher, self.ranks)
+            if self.ranks.first:
+                checkpoint.save_tensors(file, teacher.state_dict(), {})
+        self.teacher = teacher.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+
+    def clean_batches(self) -> Iterator[Tensor]:
+        """Images of the first batches of this epoch, mosaic off, on the device: what batch-norm statistics are taken from."""
+        batches = self.loader.epoch(self.position.epoch, mosaic=False)
+        for _, batch in zip(range(self.recipe.evaluate.bn_batches), batches, strict=False):
+            yield batch.images.to(self.device)
+        batches.close()
+
+    def save(self) -> None:
+        """Write everything that an exact resume needs into one file, atomically; only the first process does."""
+        if not self.ranks.first:
+            return
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"ema/{name}": tensor for name, tensor in self.ema.model.state_dict().items()}
+        tensors |= {f"optimiser/{name}": tensor for name, tensor in optimiser_state(self.optimiser).items()}
+        tensors |= {f"oscillation/{name}": tensor for name, tensor in self.oscillation.state.items()}
+        self.position.ema_updates = self.ema.updates
+        self.position.scaler = self.scaler.state_dict()
+        checkpoint.save_tensors(self.out / checkpoint.LAST, tensors, {"position": asdict(self.position)})
+
+    def restore(self) -> bool:
+        """Go back to the last checkpoint; False if the run was killed before its first."""
+        file = self.out / checkpoint.LAST
+        if not file.is_file():
+            return False
+        tensors, record = checkpoint.load_tensors(file)
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        checkpoint.load_exactly(self.model, part("model/"), file)
+        checkpoint.load_exactly(self.ema.model, part("ema/"), file)
+        load_optimiser_state(self.optimiser, part("optimiser/"))
+        self.oscillation.state = {name: tensor.to(self.device) for name, tensor in part("oscillation/").items()}
+        self.position = Position(**record["position"])
+        self.ema.updates = self.position.ema_updates
+        if self.position.scaler:
+            self.scaler.load_state_dict(self.position.scaler)
+        if self.position.step:
+            self.settings = self.plan.settings(self.slots, self.position.step - 1)
+        return True
+
+    def _oscillation(self) -> Oscillation:
+        averages = dict(self.ema.model.named_parameters())
+        weights = {}
+        for slot, found in self.quantisers.items():
+            name = f"{slot.layer}.weight"
+            if slot.part == "weight" and name in averages:
+                weights[slot.layer] = Weight(self.model.get_parameter(name), averages[name], found[0])
+        return Oscillation(weights)
+
+    def _first_lesson(self) -> int | None:
+        """First step that distils, or None. Raises ConfigError if there is then no float network to learn from."""
+        index = next((i for i, stage in enumerate(self.plan.stages) if stage.distil), None)
+        if index is None:
+            return None
+        start, name = self.plan.starts[index], self.plan.stages[index].name
+        before = self.plan.settings(self.slots, start - 1).values() if start else ()
+        if not self.recipe.teacher.path and any(setting.strength > 0 for setting in before):
+            raise ConfigError(f"stage '{name}' distils first, but the network is no longer float then; set teacher.path")
+        if not self.recipe.teacher.path and start == 0 and not self.recipe.start:
+            raise ConfigError(
+                f"stage '{name}' distils from an untrained network; put a float stage before it, or set teacher.path"
+            )
+        return start
+
+
+def load_data(recipe: Recipe) -> tuple[Dataset, Dataset]:
+    """Train and val split, with equal classes. Raises DataError or ConfigError."""
+    if not recipe.data.path:
+        raise ConfigError("data.path is empty: say --data DATA")
+    train_set = load(recipe.data.path, recipe.data.train, recipe.model.classes or None)
+    return train_set, load(recipe.data.path, recipe.data.val, train_set.classes)
+
+
+def pick_device(name: str, ranks: Ranks) -> torch.device:
+    """ "auto": this process's GPU if there is one, else the CPU. Raises ConfigError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device '{name}' is unknown; use auto, cpu or cuda") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device '{name}': no CUDA here; use auto or cpu")
+        device = torch.device("cuda", ranks.local if device.index is None else device.index)
+        torch.cuda.set_device(device)
+    return device

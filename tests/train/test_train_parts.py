@@ -1,0 +1,163 @@
+"""Average, batch-norm statistics, optimiser groups, distillation, oscillation: each alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mpqyolo.core.errors import CheckpointError
+from mpqyolo.detector.maps import Maps
+from mpqyolo.train import checkpoint, curves
+from mpqyolo.train.distil import distil
+from mpqyolo.train.ema import Ema, reestimate_bn
+from mpqyolo.train.optim import load_optimiser_state, make_optimiser, optimiser_state, set_rate
+from mpqyolo.train.oscillation import Oscillation, Weight
+from mpqyolo.train.recipe import OptimiserPart, TeacherPart
+
+
+def test_ema_averages_parameters_copies_buffers_and_fresh_scales() -> None:
+    model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.BatchNorm1d(1))
+    nn.init.constant_(model[0].weight, 1.0)
+    ema = Ema(model)
+    nn.init.constant_(model[0].weight, 2.0)
+    nn.init.constant_(model[1].weight, 5.0)
+    model[1].running_mean.fill_(3.0)
+    ema.update(model, decay=0.9, fresh={"1.weight"})
+    weight = 1 - 2 / 11  # the first update after a restart: (1 + 1) / (10 + 1) of the old average stays
+    assert torch.allclose(ema.model[0].weight, torch.full((1, 2), 1 + weight))
+    assert ema.model[1].weight.item() == 5.0 and ema.model[1].running_mean.item() == 3.0
+    for _ in range(200):
+        ema.update(model, decay=0.9)
+    assert torch.allclose(ema.model[0].weight, model[0].weight)
+    assert not any(p.requires_grad for p in ema.model.parameters())
+
+
+def test_reestimated_statistics_are_the_mean_over_the_batches() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    model[1].running_mean.fill_(99.0)
+    batches = [torch.randn(5, 3, 6, 6) for _ in range(3)]
+    momentum = model[1].momentum
+    reestimate_bn(model, batches)
+    outputs = [model[0](batch) for batch in batches]
+    assert torch.allclose(model[1].running_mean, torch.stack([y.mean((0, 2, 3)) for y in outputs]).mean(0), atol=1e-5)
+    assert torch.allclose(model[1].running_var, torch.stack([y.var((0, 2, 3)) for y in outputs]).mean(0), atol=1e-5)
+    assert model[1].momentum == momentum and not model.training
+
+
+def test_only_plain_weights_decay_and_stopped_kinds_stand_still() -> None:
+    model = nn.ParameterDict({kind: nn.Parameter(torch.ones(3)) for kind in ("weight", "latent", "norm", "scale")})
+    kinds = {kind: kind for kind in model}
+    optimiser = make_optimiser(model, kinds, OptimiserPart(lr=0.1, weight_decay=0.5, scale_lr=0.1))
+    set_rate(optimiser, 0.1, 0.1, {"weight", "latent", "scale"})
+    for parameter in model.values():
+        parameter.grad = torch.zeros(3)
+    optimiser.step()
+    assert torch.allclose(model["weight"], torch.full((3,), 0.95))
+    assert all(torch.equal(model[kind], torch.ones(3)) for kind in ("latent", "norm", "scale"))
+    for parameter in model.values():
+        parameter.grad = torch.ones(3)
+    optimiser.step()
+    moved = {kind: abs(1 - float(model[kind][0].detach())) for kind in ("latent", "norm", "scale")}
+    assert moved["norm"] == 0 and moved["latent"] == pytest.approx(10 * moved["scale"], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_optimiser_state_goes_through_a_file(tmp_path: Path, kind: str) -> None:
+    def step(model: nn.Module, optimiser: torch.optim.Optimizer, seed: int) -> None:
+        torch.manual_seed(seed)
+        model(torch.randn(2, 3, 8, 8)).square().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return model, make_optimiser(model, {"weight": "weight", "bias": "norm"}, OptimiserPart(kind=kind))
+
+    model, optimiser = fresh()
+    step(model, optimiser, 1)
+    checkpoint.save_tensors(tmp_path / "o", optimiser_state(optimiser) | dict(model.state_dict()), {"x": 0.1})
+    step(model, optimiser, 2)
+    other, restored = fresh()
+    tensors, record = checkpoint.load_tensors(tmp_path / "o")
+    other.load_state_dict({name: tensors.pop(name) for name in ("weight", "bias")})
+    load_optimiser_state(restored, tensors)
+    step(other, restored, 2)
+    assert record == {"x": 0.1} and torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)
+    with pytest.raises(CheckpointError, match="'gone'"):
+        load_optimiser_state(restored, {"gone/step": torch.zeros(())})
+
+
+def random_maps(seed: int, width: int = 8) -> Maps:
+    torch.manual_seed(seed)
+    sizes = (8, 4, 2)
+    return Maps(*(tuple(torch.randn(2, c, s, s) for s in sizes) for c in (4, 3, width)))
+
+
+def test_a_pupil_that_equals_its_teacher_has_nothing_to_learn() -> None:
+    teacher = random_maps(0)
+    leaves = [level.clone().requires_grad_() for levels in teacher for level in levels]
+    total, parts = distil(Maps(tuple(leaves[:3]), tuple(leaves[3:6]), tuple(leaves[6:])), teacher, TeacherPart())
+    total.backward()
+    assert parts["distil_box"].abs() < 1e-5 and parts["distil_hint"].abs() < 1e-5
+    assert max(float(leaf.grad.abs().max()) for leaf in leaves[3:]) < 1e-5
+    other, _ = distil(random_maps(1), teacher, TeacherPart())
+    assert other > total + 0.1
+    narrow, parts = distil(random_maps(1, width=4), teacher, TeacherPart())
+    assert parts["distil_hint"] == 0 and narrow.isfinite()
+
+
+def test_distillation_looks_only_where_the_teacher_sees_something() -> None:
+    teacher, student = random_maps(0), random_maps(1)
+    teacher.logit[0][:, :, 3, 5] = 9.0
+    leaf = student.logit[0].requires_grad_()
+    distil(student, teacher, TeacherPart(cells=1 / 84))[0].backward()
+    touched = leaf.grad.abs().sum((0, 1)) > 0
+    assert touched[3, 5] and int(touched.sum()) == 1
+
+
+class Halves(nn.Module):
+    """A quantiser with codes at whole numbers."""
+
+    def codes(self, w: torch.Tensor) -> torch.Tensor:
+        return w.round()
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        return w.round()
+
+
+def test_only_what_turns_back_and_forth_is_held() -> None:
+    parameter = nn.Parameter(torch.tensor([0.4, 0.0, 0.4]))
+    watch = Oscillation({"a": Weight(parameter, torch.tensor([0.45, 0.0, 5.0]), Halves())})
+    for step in range(12):
+        with torch.no_grad():
+            parameter[0] = 0.6 if step % 2 else 0.4  # turns back at every step
+            parameter[2] = 0.4 + step  # moves on, always upwards
+        watch.update(threshold=0.03)
+    assert watch.held() == pytest.approx(1 / 3)
+    assert parameter[0].item() == 0.0 and parameter[2].item() == pytest.approx(11.4)
+
+
+def test_curves_and_csv(tmp_path: Path) -> None:
+    rows = [
+        {"epoch": 1, "stage": "float", "loss": 2.0, "lr": 0.1, "map": None},
+        {"epoch": 2, "stage": "end", "loss": 1.0, "lr": 0.1, "map": 0.5, "distil_box": 0.25},
+    ]
+    curves.write_csv(tmp_path / "r.csv", rows)
+    curves.draw_curves(tmp_path / "r.png", rows, [("float", 0.0), ("end", 1.0)])
+    lines = (tmp_path / "r.csv").read_text().splitlines()
+    assert lines == ["epoch,stage,loss,lr,map,distil_box", "1,float,2,0.1,,", "2,end,1,0.1,0.5,0.25"]
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_broken_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00 nothing")
+    for path in (file, tmp_path / "no.safetensors", tmp_path):
+        with pytest.raises(CheckpointError) as fault:
+            checkpoint.load_tensors(checkpoint.find(path))
+        assert "\n" not in str(fault.value) and str(tmp_path) in str(fault.value)

@@ -1,0 +1,90 @@
+"""Recipes: what they accept, how overrides find their place, and that run.toml says everything."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpqyolo.core.errors import ConfigError
+from mpqyolo.train import toml
+from mpqyolo.train.checkpoint import run_recipe, save_recipe
+from mpqyolo.train.recipe import load_recipe, names
+
+
+@pytest.mark.parametrize("name", names())
+def test_carried_recipes_have_equal_budgets(name: str) -> None:
+    assert load_recipe(name).epochs == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epoch = 3", ["unknown key 'epoch'", "do you mean 'epochs'", "image_size"]),
+        ("[optimiser]\nlearning = 1", ["'optimiser.learning'", "weight_decay"]),
+        ("[[stages]]\nname = 'a'\nshare = 1.0\nramps = 'none'", ["stages.0.ramps", "do you mean 'ramp'"]),
+        ("[[stages]]\nname = 'a'\nshare = 1.0\nquantise = [{layer = 'x'}]", ["stages.0.quantise.0.layer", "layers"]),
+        ("[[stages]]\nname = 'a'\nshare = 1.0\n[[stages]]\nname = 'a'", ["names must differ"]),
+        ("[[stages]]\nname = 'epochs'\nshare = 1.0", ["'epochs' is a key of the recipe"]),
+        ("[[stages]]\nname = 'a'\nepochs = 3.0", ["3 of 100 epochs"]),
+        ("[[stages]]\nname = 'a'\nepochs = 3.0\nshare = 0.5", ["either share or epochs"]),
+        ("stages = []", ["at least one"]),
+        ("image_size = 100", ["image_size", "multiple of 32", "100"]),
+        ("[augment]\nmosaics = 1.0", ["mosaics", "do you mean 'mosaic'"]),
+        ("epochs = = 3", ["not TOML", "line 1"]),
+        ("base = 'nothing'", ["no recipe 'nothing'", "pnq"]),
+    ],
+)
+def test_a_wrong_recipe_is_one_clear_line(tmp_path: Path, text: str, words: list[str]) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as fault:
+        load_recipe(file)
+    message = str(fault.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_base_and_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("base = 'pnq'\nepochs = 7\n[optimiser]\nlr = 0.5\n")
+    overrides = ("optimiser.lr=0.25", "head-4.share=0.4", "model.options.act=relu", "model.size=s", "settle.distil=false")
+    recipe = load_recipe(file, overrides, model={"family": "paper", "size": "n"})
+    stages = {stage.name: stage for stage in recipe.stages}
+    assert (recipe.epochs, recipe.optimiser.lr, recipe.optimiser.kind) == (7, 0.25, "adamw")
+    assert (recipe.model.family, recipe.model.size, recipe.model.options) == ("paper", "s", {"act": "relu"})
+    assert (stages["head-4"].share, stages["settle"].distil, stages["float"].share) == (0.4, False, 0.25)
+
+
+@pytest.mark.parametrize(
+    "override", ["nonsense", "heads.share=1", "epochs.x=1", "optimiser.lrr=1", "float.shares=1", "epochs=many"]
+)
+def test_a_wrong_override_is_one_clear_line(override: str) -> None:
+    with pytest.raises(ConfigError) as fault:
+        load_recipe("pnq", [override])
+    assert "\n" not in str(fault.value) and override.partition("=")[0].split(".")[-1] in str(fault.value)
+
+
+@pytest.mark.parametrize("name", names())
+def test_run_toml_gives_the_recipe_back(tmp_path: Path, name: str) -> None:
+    overrides = ("model.classes=['a \"b\"', 'ü']", "model.options={widths = [8, 8], act = 'x'}", "model.rules=[['neck.*', 8, 8]]")
+    recipe = load_recipe(name, overrides, data={"path": "a b\\c"})
+    save_recipe(tmp_path, recipe)
+    assert run_recipe(tmp_path) == recipe
+
+
+_scalars = st.one_of(
+    st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), st.text(st.characters(codec="utf-8"))
+)
+_values = st.recursive(
+    _scalars, lambda v: st.one_of(st.lists(v, max_size=3), st.dictionaries(st.text("aZ0-_ .é", min_size=1), v, max_size=3))
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text("aZ0-_ .é", min_size=1), _values, max_size=4))
+def test_toml_round_trip(tree: dict) -> None:
+    assert tomllib.loads(toml.dumps(tree)) == tree
