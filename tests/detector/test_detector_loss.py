@@ -103,7 +103,7 @@ def test_direct_descent_on_maps_finds_the_boxes():
     boxes = decode_boxes(flatten(distance), *points(SHAPES, STRIDES))
     for image, label, *box in TARGETS.tolist():
         best = int(score[int(image), :, int(label)].argmax())
-        overlap = float(iou(boxes[int(image), best], torch.tensor(box)))
+        overlap = iou(boxes[int(image), best], torch.tensor(box)).item()
         tiny = box[2] - box[0] < 8  # holds no centre, so no box of positive distances can fit it
         assert overlap > (0.02 if tiny else 0.9), (image, label, overlap)
         assert tiny or score[int(image), best, int(label)] > 0.6

@@ -1,4 +1,4 @@
-"""Float YOLOv5: with its published anchor head, for the checkpoints that users have, or with our anchor-free one, as a baseline."""
+"""Float YOLOv5: with its published anchor head, for checkpoints that users have, or with our anchor-free one, as a baseline."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class AnchorHead(nn.Module):
 
     @torch.no_grad()
     def select(self, index: Sequence[int]) -> None:
-        """Keep the classes `index` in this order; -1 is a class that is never found. For `evaluate.names.class_map(wanted, ours)`."""
+        """Keep the classes `index` in this order (`class_map` of evaluate.names makes it); -1 is a class that is never found."""
         for level, old in enumerate(self.m):
             new = nn.Conv2d(old.in_channels, 3 * (5 + len(index)), 1).to(old.weight)
             weight, bias = old.weight.unflatten(0, (3, -1)), old.bias.unflatten(0, (3, -1))
