@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from mpqyolo.core.errors import ConfigError
 from mpqyolo.detector.assign import assign, iou
 from mpqyolo.detector.loss import DetectionLoss, ciou
 from mpqyolo.detector.maps import Maps
@@ -91,6 +92,11 @@ def test_half_precision_maps_are_priced_in_float32():
     assert total.dtype == torch.float32 and total.item() == DetectionLoss(CLASSES)(full, TARGETS, 64)[0].item()
 
 
+def test_maps_of_other_classes_are_refused():
+    with pytest.raises(ConfigError, match="predicts 3 classes"):
+        DetectionLoss(4)(random_maps(0), TARGETS)
+
+
 def test_direct_descent_on_maps_finds_the_boxes():
     distance = tuple(torch.full((3, 4, h, w), 1.0, requires_grad=True) for h, w in SHAPES)
     logit = tuple(torch.full((3, CLASSES, h, w), -4.6, requires_grad=True) for h, w in SHAPES)
@@ -107,4 +113,4 @@ def test_direct_descent_on_maps_finds_the_boxes():
         tiny = box[2] - box[0] < 8  # holds no centre, so no box of positive distances can fit it
         assert overlap > (0.02 if tiny else 0.9), (image, label, overlap)
         assert tiny or score[int(image), best, int(label)] > 0.6
-    assert float(score[1].max()) < 0.05  # the image without boxes
+    assert score[1].max().item() < 0.05  # the image without boxes

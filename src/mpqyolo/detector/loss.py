@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mpqyolo.core.errors import ConfigError
 from mpqyolo.detector.assign import EPSILON, assign, iou
 from mpqyolo.detector.maps import Maps
 from mpqyolo.detector.points import STRIDES, decode_boxes, flatten, map_points
@@ -55,8 +56,10 @@ class DetectionLoss:
         """Loss of maps against targets (n, 6) [image, label, x1, y1, x2, y2 in px of the input].
 
         size: side of the input, or (height, width), in px; boxes are clipped to it. Returns the total and its two unweighted
-        parts (detached), all float32 scalars; half-precision maps are priced in float32.
+        parts (detached), all float32 scalars; half-precision maps are priced in float32. Raises ConfigError for other classes.
         """
+        if maps.logit[0].shape[1] != self.classes:
+            raise ConfigError(f"the model predicts {maps.logit[0].shape[1]} classes, its loss is for {self.classes}")
         shapes = [tuple(m.shape[-2:]) for m in maps.logit]
         centres, stride = map_points(maps, self.strides)
         distance, logit = flatten(maps.distance).float(), flatten(maps.logit).float()
