@@ -20,7 +20,8 @@ def class_colour(class_id: int) -> tuple[int, int, int]:
     """RGB of a class: always the same, neighbours far apart (steps of the golden ratio round the hues)."""
     hue = (0.02 + class_id * 0.618034) % 1.0
     lightness = (0.60, 0.46, 0.72)[class_id // 8 % 3]
-    return tuple(round(255 * part) for part in colorsys.hls_to_rgb(hue, lightness, 0.9))
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Detections:
     def __len__(self) -> int:
         return len(self.score)
 
-    def __getitem__(self, index: object) -> Detections:
+    def __getitem__(self, index: Any) -> Detections:
         """The chosen boxes (number, slice, mask or index array)."""
         if isinstance(index, (int, np.integer)):
             index = [index]
@@ -98,7 +99,7 @@ class Detections:
             x1, y1, x2, y2 = (float(v) for v in self.xyxy[i])
             pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
             text = f"{self.name(class_id)} {self.score[i]:.2f}"
-            wide, tall, margin = pen.textlength(text, font=font), sum(font.getmetrics()), line
+            wide, tall, margin = pen.textlength(text, font=font), pen.textbbox((0, 0), "Ágj", font=font)[3] + 1, line
             # Above the box where there is room, else inside it; never off the picture.
             top = y1 - tall if y1 >= tall else y1
             left = max(0.0, min(x1, picture.width - wide - 2 * margin))
@@ -112,7 +113,7 @@ class Detections:
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.draw(image).save(path, **({"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg") else {}))
+            self.draw(image).save(path, quality=92)
         except (OSError, ValueError) as fault:
             raise ImageError(f"{path}: cannot be written: {fault}") from None
         return path

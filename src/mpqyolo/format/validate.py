@@ -90,7 +90,8 @@ def validate_graph(graph: Graph) -> None:
     need(graph.input in graph.tensors, f"the graph's input '{graph.input}' is not a tensor")
     first = graph.tensors[graph.input]
     need(first.dtype == "u8" and first.shape[0] == 3, f"the graph's input '{first.name}' must be u8 with 3 channels")
-    written, read, used, names = {graph.input}, set(), set(), set()
+    written, names = {graph.input}, set[str]()
+    read, used = set[str](), set[str]()
     for node in graph.nodes:
         check_name(node.name, "node")
         where = f"node '{node.name}'"

@@ -18,7 +18,7 @@ def accumulate(x: np.ndarray, weight: np.ndarray, stride: int, pad: int) -> np.n
     """
     outputs, k, _, channels = weight.shape
     reach = channels * k * k * int(np.abs(weight.astype(np.int64)).max()) * max(1, int(np.abs(x.astype(np.int64)).max()))
-    real = np.float32 if reach <= 1 << 24 else np.float64
+    real: type[np.floating] = np.float32 if reach <= 1 << 24 else np.float64
     outside = -1 if x.dtype == np.int8 else 0
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad)), constant_values=outside).astype(real)
     height, width = ((n + 2 * pad - k) // stride + 1 for n in x.shape[1:])

@@ -41,7 +41,7 @@ def exp2_q10(t: np.ndarray) -> np.ndarray:
     """2^(t / 1024) of integers t, float32: one polynomial, every step rounded to float32 and none fused."""
     t = np.asarray(t, np.int64)
     x = (t & 1023).astype(np.float32) * np.float32(2.0**-10)
-    p = EXP2[0]
+    p = np.full_like(x, EXP2[0])
     for c in (*EXP2[1:], ONE):
         p = p * x + c
     return np.ldexp(p, (t >> 10).astype(np.int32)).astype(np.float32)
