@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mpqyolo.train.recipe import Recipe, load_recipe
+from mpqyolo.train.recipe import Recipe
+from mpqyolo.train.recipe_file import load_recipe
 
 COLOURS = {"red": (220, 40, 30), "blue": (30, 60, 220)}
 

@@ -20,10 +20,10 @@ from torch import nn
 
 from mpqyolo.core.errors import CheckpointError, ConfigError, TrainingError
 from mpqyolo.detector.maps import Maps
-from mpqyolo.train import checkpoint, loop
+from mpqyolo.train import checkpoint, curves, files, loop
 from mpqyolo.train.checkpoint import BEST, LAST, TEACHER, load_checkpoint, load_tensors
 from mpqyolo.train.log import Reporter
-from mpqyolo.train.recipe import load_recipe
+from mpqyolo.train.recipe_file import load_recipe
 from mpqyolo.train.run import Run
 
 
@@ -120,23 +120,24 @@ def test_killed_anywhere_it_resumes_to_the_same_bits(squares: Path, whole: Path,
 def test_killed_while_a_file_takes_its_name(squares: Path, whole: Path, tmp_path: Path, moment: str) -> None:
     """Every file of the run in turn: killed just before, or just after, it appears."""
     out, recipe, calls = tmp_path / "run", tiny_recipe(squares), 0
-    settle, pace = checkpoint._settle, 5
+    settle, pace = files.settle, 5
 
     def work(stop: int) -> None:
         torch.set_num_threads(1)
         seen = 0
 
-        def counted(part: Path, path: Path) -> None:
+        def counted(path: Path) -> None:
             nonlocal seen
             seen += 1
             if moment == "after":
-                settle(part, path)
+                settle(path)
             if seen == stop:
                 os.kill(os.getpid(), signal.SIGKILL)
             if moment == "before":
-                settle(part, path)
+                settle(path)
 
-        checkpoint._settle = counted
+        for module in (files, checkpoint, curves):
+            module.settle = counted
         loop.train(recipe, out, resume=(out / "run.toml").is_file(), progress=Notes())
 
     while (status := in_child(partial(work, pace + calls % 3))) != 0:
@@ -159,8 +160,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(squares: Path, whole: Path, tmp_path
         loop.train(tiny_recipe(squares, "pnq", "save_steps=1000"), out, progress=Impatient())
     assert load_tensors(out / LAST)[1]["position"]["step"] in (5, 6)
     notes = Notes()
-    loop.train(None, out, resume=True, progress=notes)
-    assert "resuming" in notes.said[0]
+    loop.train(tiny_recipe(squares, "pnq", "epochs=99"), out, resume=True, progress=notes)
+    assert "a run keeps its recipe" in notes.said[0] and "resuming" in notes.said[1]
     wanted, found = load_tensors(whole / BEST)[0], load_tensors(out / BEST)[0]
     assert [key for key in wanted if not torch.equal(wanted[key], found[key])] == []
 

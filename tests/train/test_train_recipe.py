@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from mpqyolo.core.errors import ConfigError
 from mpqyolo.train import toml
-from mpqyolo.train.checkpoint import run_recipe, save_recipe
-from mpqyolo.train.recipe import load_recipe, names
+from mpqyolo.train.recipe_file import load_recipe, names, run_recipe, save_recipe
 
 
 @pytest.mark.parametrize("name", names())

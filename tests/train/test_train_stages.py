@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpqyolo.core.errors import ConfigError
-from mpqyolo.train.recipe import load_recipe, names
+from mpqyolo.train.recipe_file import load_recipe, names
 from mpqyolo.train.stages import Plan, Setting, Slot, make_plan
 
 SLOTS = [

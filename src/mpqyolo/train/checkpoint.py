@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,23 @@ from mpqyolo.core.bits import BitPolicy, Bits, policy
 from mpqyolo.core.errors import CheckpointError
 from mpqyolo.detector.model import build_model
 from mpqyolo.quantize.apply import apply_policy
-from mpqyolo.train import toml
-from mpqyolo.train.recipe import ModelPart, Recipe, load_recipe
+from mpqyolo.train.files import part_of, settle
+from mpqyolo.train.recipe import ModelPart, Recipe
+from mpqyolo.train.recipe_file import run_recipe
 
-RUN_FILE = "run.toml"
 LAST = "checkpoints/last.safetensors"  # everything that training needs to go on
 BEST = "checkpoints/best.safetensors"  # the averaged, re-estimated weights of the best evaluation of the final stage
 TEACHER = "checkpoints/teacher.safetensors"
 _RECORD = "mpqyolo"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a kill, sees the old or the new one and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    _settle(part, path)
-
-
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Write tensors and a JSON record into one safetensors file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(plain, part, metadata={_RECORD: json.dumps(record)})
     part.chmod(0o644)  # safetensors lets nobody else read it
-    _settle(part, path)
+    settle(path)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -55,12 +45,6 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors checkpoint: {str(error).splitlines()[0]}") from None
     return tensors, record
-
-
-def save_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write run.toml, which reproduces the run by itself: `mpqyolo train --recipe run.toml --out ANOTHER`."""
-    head = "# A run of mpqyolo, with every default spelled out. Reproduce it: mpqyolo train --recipe run.toml --out ANOTHER\n"
-    write_text(folder / RUN_FILE, head + toml.dumps(recipe.model_dump(mode="json")))
 
 
 def make_model(part: ModelPart) -> nn.Module:
@@ -87,15 +71,6 @@ def find(path: Path | str) -> Path:
         if (path / name).is_file():
             return path / name
     raise CheckpointError(f"{path}: no checkpoint in this folder; expected {BEST} or {LAST} of a training run")
-
-
-def run_recipe(path: Path | str) -> Recipe:
-    """The recipe of a run folder, or of the run folder that a checkpoint lies in. Raises CheckpointError without one."""
-    path = Path(path)
-    for folder in (path, path.parent, path.parent.parent):
-        if (folder / RUN_FILE).is_file():
-            return load_recipe(folder / RUN_FILE)
-    raise CheckpointError(f"{path}: no {RUN_FILE} beside it or above it, so nothing says what network its weights belong to")
 
 
 def load_checkpoint(path: Path | str) -> tuple[nn.Module, Recipe]:
@@ -128,10 +103,3 @@ def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) ->
         if own[name].shape != tensors[name].shape:
             raise CheckpointError(f"{file}: '{name}' is {list(tensors[name].shape)}, the model wants {list(own[name].shape)}")
     model.load_state_dict(tensors)
-
-
-def _settle(part: Path, path: Path) -> None:
-    """Bring the finished part file to disk, then to its name."""
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpqyolo.train.checkpoint import write_text
+from mpqyolo.train.files import part_of, settle, write_text
 
 Row = Mapping[str, Any]
 _LOSSES = ("loss", "box", "class", "distil_score", "distil_box", "distil_hint")
@@ -51,9 +51,8 @@ def draw_curves(path: Path, rows: Sequence[Row], stages: Sequence[tuple[str, flo
             if epoch <= last:
                 place = {"transform": axis.get_xaxis_transform(), "rotation": 90, "va": "top"}
                 axis.text(epoch, 1.0, f" {name}", fontsize=7, color="grey", **place).set_in_layout(False)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=100)
-    part.replace(path)
+    figure.savefig(part_of(path), format="png", dpi=100)
+    settle(path)
 
 
 def _short(value: Any) -> Any:

@@ -38,8 +38,8 @@ class Ema:
             else:
                 averaged.append((mine.data, theirs[name].data))
         torch._foreach_lerp_([mine for mine, _ in averaged], [other for _, other in averaged], weight)
-        for mine, other in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(other)
+        for buffer, other in zip(self.model.buffers(), model.buffers(), strict=True):
+            buffer.copy_(other)
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

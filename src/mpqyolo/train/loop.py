@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +16,16 @@ from mpqyolo.data.loader import Batch
 from mpqyolo.data.preview import draw_batch
 from mpqyolo.quantize import health
 from mpqyolo.train import checkpoint, curves
+from mpqyolo.train.culprit import culprit
 from mpqyolo.train.distil import distil
 from mpqyolo.train.ema import batch_norms
+from mpqyolo.train.interrupt import interruptible
 from mpqyolo.train.judge import SCORES, judge
 from mpqyolo.train.log import Reporter, TerminalReporter
 from mpqyolo.train.optim import set_rate
 from mpqyolo.train.parallel import average, from_first, processes
 from mpqyolo.train.recipe import Recipe
+from mpqyolo.train.recipe_file import RUN_FILE, run_recipe, save_recipe
 from mpqyolo.train.run import Run
 from mpqyolo.train.stages import Stage
 
@@ -61,18 +61,20 @@ def train(
     collapsed layer, or Ctrl-C.
     """
     out = Path(out)
-    recipe = _settled(recipe, out, resume, from_)
+    asked, recipe = recipe, _settled(recipe, out, resume, from_)
     with processes() as ranks:
         report = (progress or TerminalReporter()) if ranks.first else Reporter()
         run = Run(recipe, out, ranks)
         resumed = resume and run.restore()
         if ranks.first:
-            checkpoint.save_recipe(out, run.recipe)
+            save_recipe(out, run.recipe)
             for note in run.notes:
                 report.say(note)
+            if resume and asked is not None and _but_for_results(asked) != _but_for_results(recipe):
+                report.say(f"going on by {out / RUN_FILE}: a run keeps its recipe, other options given now do not count")
             if resumed:
                 report.say(f"resuming {out} at epoch {run.position.epoch + 1}, step {run.position.step} of {run.plan.steps}")
-        with _interruptible() as interrupt:
+        with interruptible() as interrupt:
             try:
                 _Loop(run, report, interrupt).go()
             finally:
@@ -84,13 +86,18 @@ def train(
 
 def _settled(recipe: Recipe | None, out: Path, resume: bool, from_: Path | str | None) -> Recipe:
     """The recipe to train by. Raises ConfigError for a folder that holds a run, or, to resume, none or another."""
-    if (out / checkpoint.RUN_FILE).is_file():
+    if (out / RUN_FILE).is_file():
         if not resume:
             raise ConfigError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
-        return checkpoint.run_recipe(out)
+        return run_recipe(out)
     if resume or recipe is None:
-        raise ConfigError(f"{out}: no {checkpoint.RUN_FILE} in it, so there is no run to resume")
+        raise ConfigError(f"{out}: no {RUN_FILE} in it, so there is no run to resume")
     return recipe.model_copy(update={"start": str(from_)}) if from_ else recipe
+
+
+def _but_for_results(recipe: Recipe) -> Recipe:
+    """The recipe without what a run fills in by itself."""
+    return recipe.model_copy(update={"start": "", "model": recipe.model.model_copy(update={"classes": ()})})
 
 
 class _Loop:
@@ -110,6 +117,7 @@ class _Loop:
             self._end_epoch()
         position.finished = position.finished or "all epochs done"
         run.save()
+        self._publish()  # a kill may have come between the last checkpoint and this
         best = f"best mAP {position.best or 0:.3f} at epoch {position.best_epoch}"
         self.report.say(f"{position.finished}: {best}, {run.out / checkpoint.BEST}")
 
@@ -129,8 +137,8 @@ class _Loop:
         loss, parts = self._price(images, batch.targets.to(run.device), stage)
         names, values = list(parts), torch.stack([loss.detach(), *parts.values()]).tolist()
         if values[0] - values[0] != 0:  # NaN or infinite
-            culprit = self._culprit(images)
-            raise TrainingError(f"the loss is {values[0]} at step {position.step}, first in {culprit}; try a lower optimiser.lr")
+            where = culprit(run.model, images, run.amp)
+            raise TrainingError(f"the loss is {values[0]} at step {position.step}, first in {where}; try a lower optimiser.lr")
         run.optimiser.zero_grad(set_to_none=True)
         run.scaler.scale(loss).backward()
         stop = average(run.model, self.scales, self.interrupt.is_set(), run.ranks)
@@ -208,11 +216,16 @@ class _Loop:
         position.epoch, position.batch, position.sums = epoch, 0, {}
         position.seconds = time.monotonic() - self.began
         run.save()
+        self._publish()
+        self.report.row(row)
+
+    def _publish(self) -> None:
+        """results.csv and results.png, made anew from the rows in the checkpoint: none is lost or doubled by a kill."""
+        run, rows = self.run, self.run.position.rows
         if run.ranks.first:
             stages = [(s.name, start / len(run.loader)) for s, start in zip(run.plan.stages, run.plan.starts, strict=True)]
-            curves.write_csv(run.out / "results.csv", position.rows)
-            curves.draw_curves(run.out / "results.png", position.rows, stages)
-        self.report.row(row)
+            curves.write_csv(run.out / "results.csv", rows)
+            curves.draw_curves(run.out / "results.png", rows, stages)
 
     def _evaluate(self, epoch: int, last: int) -> dict[str, float]:
         """Scores of the averaged weights; in the final stage also: are they the best, and is it time to give up?"""
@@ -244,45 +257,3 @@ class _Loop:
     def _interrupted(self) -> TrainingError:
         run = self.run
         return TrainingError(f"interrupted at step {run.position.step}; go on with: mpqyolo train --resume --out {run.out}")
-
-    def _culprit(self, images: Tensor) -> str:
-        """The first layer whose parameters, or else whose output, are not finite."""
-        for name, parameter in self.run.model.named_parameters():
-            if not parameter.isfinite().all():
-                return f"parameter '{name}'"
-        found: list[str] = []
-
-        def look(name: str) -> Any:
-            def hook(_module: Any, _inputs: Any, output: Any) -> None:
-                if isinstance(output, Tensor) and not found and not output.isfinite().all():
-                    found.append(name)
-
-            return hook
-
-        hooks = [module.register_forward_hook(look(name)) for name, module in self.run.model.named_modules()]
-        with torch.no_grad(), self.run.amp:
-            self.run.model(images)
-        for hook in hooks:
-            hook.remove()
-        return f"layer '{found[0]}'" if found else "the loss itself"
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (or SIGTERM) sets, so that training stops between two steps; a second one stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mpqyolo.core.errors import ConfigError
 from mpqyolo.data.augment.config import Augment
 
-RECIPES = Path(__file__).parent / "recipes"
 Kind = Literal["weight", "latent", "norm", "scale"]
 
 
@@ -41,8 +35,8 @@ class DataPart(_Part):
     path: str = ""
     train: str = "train"
     val: str = "val"
-    workers: int = Field(2, ge=0)
-    cache_mb: int = Field(1024, ge=0)
+    workers: int = Field(default=2, ge=0)
+    cache_mb: int = Field(default=1024, ge=0)
 
 
 class OptimiserPart(_Part):
@@ -52,13 +46,13 @@ class OptimiserPart(_Part):
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
-    lr_end: float = Field(0.01, ge=0, le=1)
-    weight_decay: float = Field(0.02, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    scale_lr: float = Field(0.1, ge=0)
-    warmup_epochs: float = Field(2.0, ge=0)
-    clip: float = Field(10.0, ge=0)  # greatest gradient norm; 0: no clipping
+    lr: float = Field(default=1e-3, gt=0)
+    lr_end: float = Field(default=0.01, ge=0, le=1)
+    weight_decay: float = Field(default=0.02, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    scale_lr: float = Field(default=0.1, ge=0)
+    warmup_epochs: float = Field(default=2.0, ge=0)
+    clip: float = Field(default=10.0, ge=0)  # greatest gradient norm; 0: no clipping
 
 
 class EvaluatePart(_Part):
@@ -67,20 +61,20 @@ class EvaluatePart(_Part):
     `bn_batches` training batches (mosaic off) re-estimate the statistics of batch norm before each evaluation.
     """
 
-    every: int = Field(5, ge=1)
-    patience: int = Field(0, ge=0)
-    batch: int = Field(16, ge=1)
-    bn_batches: int = Field(20, ge=1)
+    every: int = Field(default=5, ge=1)
+    patience: int = Field(default=0, ge=0)
+    batch: int = Field(default=16, ge=1)
+    bn_batches: int = Field(default=20, ge=1)
 
 
 class TeacherPart(_Part):
     """The float network as teacher (train/distil.py). Without `path` it is this run's own network when distillation begins."""
 
     path: str = ""
-    score: float = Field(1.0, ge=0)
-    box: float = Field(1.0, ge=0)
-    hint: float = Field(0.5, ge=0)
-    cells: float = Field(0.05, gt=0, le=1)
+    score: float = Field(default=1.0, ge=0)
+    box: float = Field(default=1.0, ge=0)
+    hint: float = Field(default=0.5, ge=0)
+    cells: float = Field(default=0.05, gt=0, le=1)
 
 
 class Quantise(_Part):
@@ -88,7 +82,7 @@ class Quantise(_Part):
 
     layers: str
     part: Literal["weight", "activation", "both"] = "both"
-    bits: int = Field(0, ge=0, le=8)
+    bits: int = Field(default=0, ge=0, le=8)
 
 
 class Stage(_Part):
@@ -100,19 +94,19 @@ class Stage(_Part):
     """
 
     name: str
-    share: float = Field(0.0, ge=0)
-    epochs: float = Field(0.0, ge=0)
-    lr: float = Field(1.0, ge=0)
+    share: float = Field(default=0.0, ge=0)
+    epochs: float = Field(default=0.0, ge=0)
+    lr: float = Field(default=1.0, ge=0)
     restart: bool = False
     quantise: tuple[Quantise, ...] = ()
     ramp: Literal["none", "shallow-first", "deep-first"] = "none"
-    ramp_share: float = Field(0.8, gt=0, le=1)
+    ramp_share: float = Field(default=0.8, gt=0, le=1)
     distil: bool = False
     train: tuple[Kind, ...] = ("weight", "latent", "norm", "scale")
     freeze_bn: bool = False
-    freeze_oscillating: float = Field(0.0, ge=0, lt=1)
+    freeze_oscillating: float = Field(default=0.0, ge=0, lt=1)
     reestimate_bn: bool = True
-    ema_decay: float | None = Field(None, ge=0, lt=1)  # instead of the recipe's
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)  # instead of the recipe's
 
 
 class Recipe(_Part):
@@ -120,16 +114,16 @@ class Recipe(_Part):
 
     model: ModelPart = ModelPart()
     data: DataPart = DataPart()
-    image_size: int = Field(320, ge=32, multiple_of=32)
-    epochs: int = Field(100, ge=1)
-    batch: int = Field(16, ge=1)
-    mosaic_off_epochs: int = Field(10, ge=0)
-    seed: int = Field(0, ge=0)
+    image_size: int = Field(default=320, ge=32, multiple_of=32)
+    epochs: int = Field(default=100, ge=1)
+    batch: int = Field(default=16, ge=1)
+    mosaic_off_epochs: int = Field(default=10, ge=0)
+    seed: int = Field(default=0, ge=0)
     amp: bool = True  # mixed precision in training where there is CUDA; evaluation is always float32
     device: str = "auto"
     start: str = ""
-    ema_decay: float = Field(0.999, ge=0, lt=1)
-    save_steps: int = Field(200, ge=1)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    save_steps: int = Field(default=200, ge=1)
     optimiser: OptimiserPart = OptimiserPart()
     evaluate: EvaluatePart = EvaluatePart()
     teacher: TeacherPart = TeacherPart()
@@ -142,7 +136,7 @@ class Recipe(_Part):
         known = [field.name for field in fields(Augment)]
         for key, value in switches.items():
             if key not in known:
-                raise ValueError(f"unknown key '{key}'{_guess(key, known)}; known here: {', '.join(known)}")
+                raise ValueError(f"unknown key '{key}'{guess(key, known)}; known here: {', '.join(known)}")
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
                 raise ValueError(f"'{key}' must be a number from 0 on")
         return switches
@@ -165,103 +159,7 @@ class Recipe(_Part):
         return self
 
 
-def names() -> tuple[str, ...]:
-    """The recipes that the package carries."""
-    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
-
-
-def load_recipe(source: str | Path = "pnq", overrides: Iterable[str] = (), **sections: Any) -> Recipe:
-    """Read a recipe: a carried one by name, or a TOML file, which may say `base = "pnq"` and change only some keys.
-
-    overrides: `key=value`, `section.key=value` or `stage.key=value`, the value in TOML (bare words are strings).
-    sections: what the command line decides, e.g. `epochs=10, model={"size": "s"}`; they lie between file and overrides.
-    Raises ConfigError that names file, key, and the keys that are known.
-    """
-    tree = _merge(_read(source), sections)
-    for override in overrides:
-        _override(tree, override)
-    return parse(tree, str(source))
-
-
-def parse(tree: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe in this tree of plain values; `where` is named in the ConfigError."""
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(error)}") from None
-
-
-def _read(source: str | Path, depth: int = 0) -> dict[str, Any]:
-    path = RECIPES / f"{source}.toml" if str(source) in names() else Path(source)
-    if not path.is_file():
-        raise ConfigError(f"no recipe '{source}': neither a file nor one of {', '.join(names())}")
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    base = tree.pop("base", None)
-    if base is None:
-        parse(tree, str(path))  # so that a fault is reported with the file that has it
-        return tree
-    if depth > 4:
-        raise ConfigError(f"{path}: base leads in a circle")
-    merged = _merge(_read(base, depth + 1), tree)
-    parse(merged, str(path))
-    return merged
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _override(tree: dict[str, Any], text: str) -> None:
-    key, equals, raw = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {text}: write it as key=value, section.key=value or stage.key=value")
-    try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw.strip()
-    head, *path = key.strip().split(".")
-    stages = [dict(stage) for stage in tree.get("stages", ())]
-    named = {str(stage.get("name")): stage for stage in stages}
-    if path and head in named:
-        node, tree["stages"] = named[head], stages
-    elif head in Recipe.model_fields:
-        node, path = tree, [head, *path]
-    else:
-        known = ", ".join([*Recipe.model_fields, *named])
-        raise ConfigError(f"--set {text}: unknown section or stage '{head}'; known: {known}")
-    for part in path[:-1]:
-        child = node.get(part, {})
-        if not isinstance(child, Mapping):
-            raise ConfigError(f"--set {text}: '{part}' holds a value, not keys")
-        node[part] = dict(child)
-        node = node[part]
-    node[path[-1]] = value
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] != "extra_forbidden":
-        message = re.sub("^Value error, ", "", first["msg"])
-        return f"{where}: {message}, got {first['input']!r}" if where else message
-    known = _known_keys(first["loc"][:-1])
-    return f"unknown key '{where}'{_guess(str(first['loc'][-1]), known)}; known here: {', '.join(known)}"
-
-
-def _guess(key: str, known: list[str]) -> str:
+def guess(key: str, known: list[str]) -> str:
+    """Words that propose the known key that looks most like this one, if any does."""
     near = difflib.get_close_matches(key, known, 1)
     return f" (do you mean '{near[0]}'?)" if near else ""
-
-
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    parts = {"model": ModelPart, "data": DataPart, "optimiser": OptimiserPart, "evaluate": EvaluatePart, "teacher": TeacherPart}
-    parts |= {"stages": Stage, "quantise": Quantise}
-    words = [part for part in path if isinstance(part, str)]
-    return list((parts[words[-1]] if words else Recipe).model_fields)

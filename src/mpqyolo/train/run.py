@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from mpqyolo.data.loader import Loader
 from mpqyolo.data.sample import Dataset
 from mpqyolo.detector.loss import DetectionLoss
 from mpqyolo.quantize.apply import handles, parameter_kind
+from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.train import checkpoint
 from mpqyolo.train.ema import Ema, reestimate_bn
 from mpqyolo.train.optim import load_optimiser_state, make_optimiser, optimiser_state
@@ -76,11 +77,11 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.model = checkpoint.make_model(self.recipe.model)
         self.notes = load_start(self.model, self.recipe) if recipe.start else []
-        self.model.to(self.device, memory_format=torch.channels_last)
+        self._place(self.model)
         copy_from_first(self.model, ranks)
-        self.loss = DetectionLoss(len(classes), self.model.strides)
+        self.loss = DetectionLoss(len(classes), cast(Any, self.model).strides)
         self.plan: Plan = make_plan(recipe, len(self.loader))
-        self.quantisers: dict[Slot, list[nn.Module]] = {}
+        self.quantisers: dict[Slot, list[Quantiser]] = {}
         for handle in handles(self.model):
             self.quantisers.setdefault(Slot(handle.name, handle.part, handle.bits), []).append(handle.quantiser)
         self.slots = list(self.quantisers)
@@ -132,14 +133,16 @@ class Run:
             copy_from_first(teacher, self.ranks)
             if self.ranks.first:
                 checkpoint.save_tensors(file, teacher.state_dict(), {})
-        self.teacher = teacher.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self.teacher = self._place(teacher.eval().requires_grad_(False))
+
+    def _place(self, model: nn.Module) -> nn.Module:
+        return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def clean_batches(self) -> Iterator[Tensor]:
         """Images of the first batches of this epoch, mosaic off, on the device: what batch-norm statistics are taken from."""
         batches = self.loader.epoch(self.position.epoch, mosaic=False)
         for _, batch in zip(range(self.recipe.evaluate.bn_batches), batches, strict=False):
             yield batch.images.to(self.device)
-        batches.close()
 
     def save(self) -> None:
         """Write everything that an exact resume needs into one file, atomically; only the first process does."""

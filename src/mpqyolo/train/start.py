@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from mpqyolo.core.errors import CheckpointError
+from mpqyolo.detector.points import STRIDES
+from mpqyolo.detector.ptfile import read_pt
+from mpqyolo.detector.yolov5_load import rename
 from mpqyolo.evaluate.names import class_map
 from mpqyolo.quantize.apply import handles
-from mpqyolo.train.checkpoint import find, load_tensors, model_tensors, run_recipe
+from mpqyolo.train.checkpoint import find, load_tensors, model_tensors
 from mpqyolo.train.recipe import Recipe
+from mpqyolo.train.recipe_file import run_recipe
 
 _SHOWN = 8
 
@@ -25,14 +29,14 @@ def load_start(model: nn.Module, recipe: Recipe) -> list[str]:
     """
     path = Path(recipe.start)
     if path.suffix == ".pt":
-        tensors, classes = _from_pt(path, model)
+        tensors, classes = _from_pt(path)
     else:
         tensors, classes = model_tensors(load_tensors(find(path))[0]), run_recipe(path).model.classes
     own = model.state_dict()
     tensors = _by_class(tensors, own, classes, recipe.model.classes)
     odd = [name for name in tensors.keys() & own.keys() if tensors[name].shape != own[name].shape]
     taken = {name: tensor for name, tensor in tensors.items() if name in own and name not in odd}
-    if not any(name.endswith("weight") for name in taken):
+    if not any(name.startswith("backbone.") and tensor.dim() == 4 for name, tensor in taken.items()):
         raise CheckpointError(f"{path}: none of its {len(tensors)} tensors fits this model; is it another family or size?")
     model.load_state_dict(taken, strict=False)
     quantisers = {id(tensor) for h in handles(model) for tensor in h.quantiser.state_dict(keep_vars=True).values()}
@@ -44,6 +48,21 @@ def load_start(model: nn.Module, recipe: Recipe) -> list[str]:
         *_list("only in it", [name for name in tensors if name not in own]),
         *_list("of another shape", shapes),
     ]
+
+
+def _from_pt(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Tensors of a YOLOv5 v6 under our names, and its classes. Its head becomes the start of ours: a class's logit is the
+    mean over anchors of its class and objectness logits (boxes cannot be taken over: anchors are not distances)."""
+    file = read_pt(path)
+    tensors, classes = rename(file.tensors), file.names or ()
+    for kind in ("weight", "bias"):
+        for level in range(len(STRIDES)):
+            published = tensors.pop(f"predict.m.{level}.{kind}", None)
+            if published is not None and len(published) == 3 * (5 + len(classes)):
+                rows = published.unflatten(0, (3, -1))
+                tensors[f"predict.logit.{level}.{kind}"] = (rows[:, 5:] + rows[:, 4:5]).mean(0)
+    tensors.pop("predict.anchors", None)
+    return tensors, classes
 
 
 def _by_class(

@@ -1,0 +1,138 @@
+"""Reading and writing recipes: TOML files, the carried ones by name, and `--set` overrides."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from mpqyolo.core.errors import CheckpointError, ConfigError
+from mpqyolo.train import toml
+from mpqyolo.train.files import write_text
+from mpqyolo.train.recipe import DataPart, EvaluatePart, ModelPart, OptimiserPart, Quantise, Recipe, Stage, TeacherPart, guess
+
+RECIPES = Path(__file__).parent / "recipes"
+RUN_FILE = "run.toml"
+
+
+def names() -> tuple[str, ...]:
+    """The recipes that the package carries."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
+
+
+def load_recipe(source: str | Path = "pnq", overrides: Iterable[str] = (), **sections: Any) -> Recipe:
+    """Read a recipe: a carried one by name, or a TOML file, which may say `base = "pnq"` and change only some keys.
+
+    overrides: `key=value`, `section.key=value` or `stage.key=value`, the value in TOML (bare words are strings).
+    sections: what the command line decides, e.g. `epochs=10, model={"size": "s"}`; they lie between file and overrides.
+    Raises ConfigError that names file, key, and the keys that are known.
+    """
+    tree = _merge(_read(source), sections)
+    for override in overrides:
+        _override(tree, override)
+    return parse(tree, str(source))
+
+
+def parse(tree: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe in this tree of plain values; `where` is named in the ConfigError."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(error)}") from None
+
+
+def save_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write run.toml, which reproduces the run by itself: `mpqyolo train --recipe run.toml --out ANOTHER`."""
+    head = "# A run of mpqyolo, with every default spelled out. Reproduce it: mpqyolo train --recipe run.toml --out ANOTHER\n"
+    write_text(folder / RUN_FILE, head + toml.dumps(recipe.model_dump(mode="json")))
+
+
+def run_recipe(path: Path | str) -> Recipe:
+    """The recipe of a run folder, or of the run folder that a checkpoint lies in. Raises CheckpointError without one."""
+    path = Path(path)
+    for folder in (path, path.parent, path.parent.parent):
+        if (folder / RUN_FILE).is_file():
+            return load_recipe(folder / RUN_FILE)
+    raise CheckpointError(f"{path}: no {RUN_FILE} beside it or above it, so nothing says what network its weights belong to")
+
+
+def _read(source: str | Path, depth: int = 0) -> dict[str, Any]:
+    path = RECIPES / f"{source}.toml" if str(source) in names() else Path(source)
+    if not path.is_file():
+        raise ConfigError(f"no recipe '{source}': neither a file nor one of {', '.join(names())}")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    base = tree.pop("base", None)
+    if base is None:
+        parse(tree, str(path))  # so that a fault is reported with the file that has it
+        return tree
+    if depth > 4:
+        raise ConfigError(f"{path}: base leads in a circle")
+    merged = _merge(_read(base, depth + 1), tree)
+    parse(merged, str(path))
+    return merged
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: write it as key=value, section.key=value or stage.key=value")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    head, *path = key.strip().split(".")
+    stages = [dict(stage) for stage in tree.get("stages", ())]
+    named = {str(stage.get("name")): stage for stage in stages}
+    if path and head in named:
+        node, tree["stages"] = named[head], stages
+    elif head in Recipe.model_fields:
+        node, path = tree, [head, *path]
+    else:
+        known = ", ".join([*Recipe.model_fields, *named])
+        raise ConfigError(f"--set {text}: unknown section or stage '{head}'; known: {known}")
+    for part in path[:-1]:
+        child = node.get(part, {})
+        if not isinstance(child, Mapping):
+            raise ConfigError(f"--set {text}: '{part}' holds a value, not keys")
+        node[part] = dict(child)
+        node = node[part]
+    node[path[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        message = re.sub("^Value error, ", "", first["msg"])
+        return f"{where}: {message}, got {first['input']!r}" if where else message
+    known = _known_keys(first["loc"][:-1])
+    return f"unknown key '{where}'{guess(str(first['loc'][-1]), known)}; known here: {', '.join(known)}"
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    parts: dict[str, type[BaseModel]] = {
+        "model": ModelPart,
+        "data": DataPart,
+        "optimiser": OptimiserPart,
+        "evaluate": EvaluatePart,
+        "teacher": TeacherPart,
+    }
+    parts |= {"stages": Stage, "quantise": Quantise}
+    words = [part for part in path if isinstance(part, str)]
+    part: type[BaseModel] = parts[words[-1]] if words else Recipe
+    return list(part.model_fields)
