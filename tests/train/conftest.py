@@ -1,36 +1,13 @@
-"""Small photos of coloured squares, and runs on them that take seconds."""
+"""What all training tests share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-from mpqyolo.train.recipe import Recipe
-from mpqyolo.train.recipe_file import load_recipe
-
-COLOURS = {"red": (220, 40, 30), "blue": (30, 60, 220)}
-
-
-def make_squares(root: Path, count: int = 8, side: int = 64) -> Path:
-    """A YOLO data set: one square a photo, red or blue; train and val are the same photos."""
-    rng = np.random.default_rng(7)
-    for folder in ("images", "labels"):
-        (root / folder).mkdir(parents=True)
-    for index in range(count):
-        pixels = rng.integers(90, 140, (side, side, 3), np.uint8)
-        size, label = int(rng.integers(20, 40)), index % 2
-        x, y = rng.integers(0, side - size, 2)
-        pixels[y : y + size, x : x + size] = list(COLOURS.values())[label]
-        Image.fromarray(pixels).save(root / "images" / f"{index}.png")
-        box = ((x + size / 2) / side, (y + size / 2) / side, size / side, size / side)
-        (root / "labels" / f"{index}.txt").write_text(f"{label} " + " ".join(f"{v:.6f}" for v in box))
-    (root / "data.yaml").write_text("train: images\nval: images\nnames: [red, blue]\n")
-    return root
+from train_squares import make_squares
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +22,3 @@ def one_thread() -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def tiny_recipe(data: Path, source: str = "pnq", *overrides: str) -> Recipe:
-    """Six epochs of two steps at 64 px, a network of some thousand weights."""
-    network = "model.options={stem = 8, widths = [8, 8, 8, 8], depths = [1, 1, 1, 1], neck = [8, 8, 8]}"
-    lengths = ("epochs=6", "batch=4", "image_size=64", "mosaic_off_epochs=1", "evaluate.every=3", "save_steps=1")
-    return load_recipe(source, (network, *lengths, "data.workers=0", *overrides), data={"path": str(data)})

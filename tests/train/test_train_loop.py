@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_recipe
 from torch import nn
+from train_squares import tiny_recipe
 
 from mpqyolo.core.errors import CheckpointError, ConfigError, TrainingError
 from mpqyolo.detector.maps import Maps
