@@ -72,7 +72,7 @@ def _read_all(path: Path, form: str, faults: Faults) -> list[Dataset]:
     datasets = []
     for split in splits:
         with faults.caught():
-            if dataset := module.read(path, split, faults):
+            if (dataset := module.read(path, split, faults)) is not None:
                 datasets.append(dataset)
     return datasets
 

@@ -53,7 +53,7 @@ def results(detections: Sequence[Detections], dataset: Dataset) -> np.ndarray:
 def evaluate_coco(detections: Sequence[Detections], dataset: Dataset) -> dict[str, Any]:
     """AP at IoU 0.50:0.05:0.95, 101 recall points, at most 100 detections a photo; all areas.
 
-    Returns {"map", "map50", "map75", "per_class": {name: {"ap", "ap50"}}}; a class without boxes has None and is left out of means.
+    Returns {"map", "map50", "map75", "per_class": {name: {"ap", "ap50"}}}; None for a class without boxes (not in the means).
     """
     truth = COCO(ground_truth(dataset))
     evaluation = COCOeval_faster(truth, truth.loadRes(results(detections, dataset)), "bbox")

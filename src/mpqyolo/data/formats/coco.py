@@ -113,7 +113,7 @@ def read(path: Path, split: str, faults: Faults) -> Dataset | None:
     items = []
     for key, photo in photos.items():
         with faults.caught():
-            if item := _item(places, photo, boxes[key], file, faults):
+            if (item := _item(places, photo, boxes[key], file, faults)) is not None:
                 items.append(item)
     return Dataset(root.resolve().name, root, split, classes, tuple(items))
 

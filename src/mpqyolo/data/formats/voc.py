@@ -145,7 +145,7 @@ def read(path: Path, split: str, faults: Faults) -> Dataset | None:
         with faults.caught():
             if entry.listed and not entry.xml.is_file():
                 faults.error(*entry.listed, f"annotation {entry.xml} is missing; restore it or remove the line")
-            elif item := _item(entry, index, faults):
+            elif (item := _item(entry, index, faults)) is not None:
                 items.append(item)
     return Dataset(path.resolve().name, path, split, classes, tuple(items))
 

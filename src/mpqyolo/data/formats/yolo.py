@@ -89,7 +89,7 @@ def read(path: Path, split: str, faults: Faults) -> Dataset | None:
     items = []
     for photo in photos:
         with faults.caught():
-            if item := _item(photo, classes, faults):
+            if (item := _item(photo, classes, faults)) is not None:
                 items.append(item)
     _report_orphans(items, faults)
     return Dataset(root.resolve().name, root, split, classes, tuple(items))
