@@ -1,0 +1,42 @@
+"""1-bit quantisers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mpqyolo.core.errors import ConfigError
+from mpqyolo.quantize.quantiser import Quantiser
+from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, BinariseWeight
+
+
+class BinaryActivation(Quantiser):
+    """sign(x - shift) in -1, +1, shift learned per channel. x: (B, C, H, W).
+
+    Gradient by the named STE: "polynomial" (Bi-Real Net), "clip" or "identity". Distribution-aware in the sense of ReActNet
+    (Liu et al. 2020): the shift moves each channel's threshold to where its distribution is informative.
+    """
+
+    def __init__(self, channels: int, ste: str = "polynomial", shift: bool = True) -> None:
+        super().__init__(bits=1)
+        if ste not in STE_KINDS:
+            raise ConfigError(f"unknown STE '{ste}'; known: {', '.join(STE_KINDS)}")
+        self.ste = ste
+        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1), requires_grad=shift)
+
+    def quantise(self, x: Tensor, strength: float) -> Tensor:
+        return BinariseActivation.apply(x, self.shift, strength, self.ste)
+
+    def pad_value(self) -> float:
+        """What a convolution pads this map with: -1 when quantised (docs/numerics.md), 0 when float, blended alike."""
+        return -float(self.strength)
+
+
+class BinaryWeight(Quantiser):
+    """alpha * sign(w) per output channel. w: (O, C, kh, kw)."""
+
+    def __init__(self) -> None:
+        super().__init__(bits=1)
+
+    def quantise(self, w: Tensor, strength: float) -> Tensor:
+        return BinariseWeight.apply(w, strength)

@@ -1,0 +1,66 @@
+"""What every quantiser shares: bits, a strength between float and quantised, and a first-use initialisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mpqyolo.core.errors import ConfigError
+
+
+class Quantiser(nn.Module):
+    """Maps x to strength * quantised(x) + (1 - strength) * float(x).
+
+    `strength`, `bits` and `initialised` are buffers, so a state dict carries them; subclasses give `quantise`.
+    """
+
+    strength: Tensor
+    bits_buffer: Tensor
+    initialised: Tensor
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.register_buffer("strength", torch.zeros(()))
+        self.register_buffer("bits_buffer", torch.tensor(bits, dtype=torch.int32))
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def bits(self) -> int:
+        """Bits of the quantised values."""
+        return int(self.bits_buffer)
+
+    def set_bits(self, bits: int) -> None:
+        """Change the bits (PNQ: 8, then 4); scales are set anew from the next batch."""
+        if bits != self.bits:
+            if 1 in (bits, self.bits):
+                raise ConfigError(f"a {self.bits}-bit quantiser cannot become {bits}-bit: the policy decides who is 1-bit")
+            self.bits_buffer.fill_(bits)
+            self.initialised.fill_(False)
+
+    def set_strength(self, strength: float) -> None:
+        """0 is float, 1 is quantised."""
+        self.strength.fill_(strength)
+
+    def initialise(self, x: Tensor) -> None:
+        """Set scales from the first tensor seen with strength above 0. Nothing to do by default."""
+
+    def quantise(self, x: Tensor, strength: float) -> Tensor:
+        raise AssertionError("subclasses define quantise")
+
+    def float_value(self, x: Tensor) -> Tensor:
+        """What x becomes at strength 0."""
+        return x
+
+    def pad_value(self) -> float:
+        """What a convolution pads the quantised map with."""
+        return 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        strength = float(self.strength)
+        if strength == 0:
+            return self.float_value(x)
+        if not bool(self.initialised):
+            with torch.no_grad():
+                self.initialise(x.detach())
+            self.initialised.fill_(True)
+        return self.quantise(x, strength)
