@@ -81,15 +81,27 @@ inline void store_codes(const V code[4], uint8_t* to, int pixel, int n) {
   for (int i = 0; i < n; i++, to += pixel) std::memcpy(to, quad + i, 4);
 }
 
+// Where the planar outputs of 4 channels and 64 positions go; null as in the call.
+struct Place {
+  int16_t* s16;
+  ptrdiff_t s16_plane;
+  uint8_t* b1;
+};
+
+inline Place place(const ConvCall& call, int first, int p) {
+  return {call.s16 ? call.s16 + first * call.s16_plane + p : nullptr, call.s16_plane,
+          call.b1 ? call.b1 + first / 4 * call.b1_plane + p : nullptr};
+}
+
 // Channels first .. first + 3 as far as they exist, positions p .. p + 63.  Of a u4 output only `codes` positions are
 // written (its map has less room than the planar ones), and zeros for the channels that do not exist.
 template <int F>
-inline void store_planar(const Conv& conv, const ConvCall& call, const Scale& scale, const int16_t* tile, int first, int p,
-                         int codes) {
+inline void store_planar(const Conv& conv, const ConvCall& call, const Place& to, const Scale& scale, const int16_t* tile,
+                         int first, int p, int codes) {
   const int count = std::min(4, conv.out_channels - first);
   const V zero = _mm256_setzero_si256(), offset = _mm256_set1_epi16(scale.offset);
   const __m128i up = _mm_cvtsi32_si128(scale.up), fraction = _mm_cvtsi32_si128(conv.fraction);
-  const bool stream = conv.out_s16, bits = conv.out_b1, u4 = conv.out_u4;
+  const bool stream = to.s16, bits = to.b1, u4 = call.u4;
   V bit[2] = {zero, zero}, code[2][4] = {{zero, zero, zero, zero}, {zero, zero, zero, zero}};
   for (int j = 0; j < count; j++, tile += kTile) {
     const int c = first + j;
@@ -109,8 +121,7 @@ inline void store_planar(const Conv& conv, const ConvCall& call, const Scale& sc
       if (F & kAfter) v[i] = _mm256_adds_epi16(v[i], load(r + 16 * i));
     }
     if (stream) {
-      int16_t* to = call.s16 + c * call.s16_plane + p;
-      for (int i = 0; i < 4; i++) store(to + 16 * i, v[i]);
+      for (int i = 0; i < 4; i++) store(to.s16 + j * to.s16_plane + 16 * i, v[i]);
     }
     if (bits) {
       const V threshold = _mm256_set1_epi16(conv.threshold[c]), one = _mm256_set1_epi8(static_cast<char>(1 << j));
@@ -127,20 +138,19 @@ inline void store_planar(const Conv& conv, const ConvCall& call, const Scale& sc
     }
   }
   if (bits && count > 0) {
-    uint8_t* to = call.b1 + first / 4 * call.b1_plane + p;
-    for (int i = 0; i < 2; i++) store(to + 32 * i, _mm256_permute4x64_epi64(bit[i], 0xD8));
+    for (int i = 0; i < 2; i++) store(to.b1 + 32 * i, _mm256_permute4x64_epi64(bit[i], 0xD8));
   }
   if (u4) {
-    uint8_t* to = call.u4 + static_cast<ptrdiff_t>(p) * call.u4_pixel + first;
     for (int i = 0; 32 * i < codes; i++) {
-      store_codes(code[i], to + 32 * i * static_cast<ptrdiff_t>(call.u4_pixel), call.u4_pixel, std::min(32, codes - 32 * i));
+      uint8_t* pixels = call.u4 + static_cast<ptrdiff_t>(p + 32 * i) * call.u4_pixel + first;
+      store_codes(code[i], pixels, call.u4_pixel, std::min(32, codes - 32 * i));
     }
   }
 }
 
 // Where the channels of a call end: a u4 output has its pixels filled up with zeros to a multiple of 16.
-inline int last_quad(const Conv& conv, const ConvCall& call) {
-  return conv.out_u4 ? round_up(call.channel_end, 16) : call.channel_end;
+inline int last_quad(const ConvCall& call) {
+  return call.u4 ? round_up(call.channel_end, 16) : call.channel_end;
 }
 
 // How many of a tile's positions a u4 map has.

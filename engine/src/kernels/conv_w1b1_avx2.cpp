@@ -124,7 +124,7 @@ struct Kernel {
     const uint16_t* weights = reinterpret_cast<const uint16_t*>(call.weights);
     alignas(32) int16_t tile[4 * kTile] = {};
     // A strip's maps stay in L1 while all channels pass, and the streams go by in pieces that a prefetcher sees.
-    const int strip = kTile * std::clamp(16384 / (groups * kTile), 1, 4), channels = last_quad(conv, call);
+    const int strip = kTile * std::clamp(16384 / (groups * kTile), 1, 4), channels = last_quad(call);
     for (int begin = call.begin; begin < call.end; begin += strip) {
       const int end = std::min(call.end, begin + strip);
       for (int q = call.channel_begin; q < channels; q += 4) {
@@ -136,7 +136,7 @@ struct Kernel {
               store(t, narrow(_mm256_sub_epi16(_mm256_slli_epi16(load(t), 1), all), conv.shift));
             }
           }
-          store_planar<F>(conv, call, scale, tile, q, p, codes_of_tile(call, p));
+          store_planar<F>(conv, call, place(call, q, p), scale, tile, q, p, codes_of_tile(call, p));
         }
       }
     }
