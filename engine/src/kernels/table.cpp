@@ -1,14 +1,20 @@
-// The table of kernels: best first, serial last. A new kernel is one file, one line here, one line in CMakeLists.txt.
+// The table of kernels: best first, serial last. A new kernel is one file and a declaration and a line here.
 #include "kernel.h"
 
 namespace mpq {
 
 extern const ConvKernel conv_serial;
 extern const RowKernels rows_serial;
+#ifdef MPQ_HAS_AVX2
+extern const ConvKernel conv_w1b1_avx2, conv_wxu4_avx2, conv_wxu8_avx2;
+#endif
 
 namespace {
 
 const ConvKernel* const kConv[] = {
+#ifdef MPQ_HAS_AVX2
+    &conv_w1b1_avx2, &conv_wxu4_avx2, &conv_wxu8_avx2,
+#endif
     &conv_serial,
 };
 
