@@ -1,4 +1,8 @@
-"""LSQ quantisers for 2 to 8 bits: Esser et al., Learned Step Size Quantization, ICLR 2020."""
+"""LSQ quantisers for 2 to 8 bits: Esser et al., Learned Step Size Quantization, ICLR 2020.
+
+The parameter is the scale's logarithm: a scale stays positive, and a step of the optimiser changes it by a share of itself,
+whether it is 1e-4 (weights at 8 bits) or 1 (activations at 4). LSQ's gradient is the same but for the factor s.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from torch import Tensor, nn
 from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.quantize.ste import LsqQuantise
 
-_SMALLEST_SCALE = 1e-6  # a scale that training drove to zero or below would divide by zero; health.py reports it
+SMALLEST_SCALE = 1e-7  # a scale below is dead: health.py reports it
 
 
 def mse_scale(x: Tensor, low: int, high: int, candidates: int = 40) -> Tensor:
     """The scale, per row of x (rows, n), that makes the least squared error of rounding to low..high; shape (rows,)."""
-    top = (x.amax(1) if low == 0 else x.abs().amax(1)).clamp(min=1e-8) / high
+    top = (x.amax(1) if low == 0 else x.abs().amax(1)).clamp(min=1e-6) / high
     best_error = torch.full_like(top, math.inf)
     best = top.clone()
     for step in range(candidates):
@@ -25,71 +29,83 @@ def mse_scale(x: Tensor, low: int, high: int, candidates: int = 40) -> Tensor:
         better = error < best_error
         best_error = torch.where(better, error, best_error)
         best = torch.where(better, scale, best)
-    return best.clamp(min=_SMALLEST_SCALE)
+    return best
 
 
-class LsqWeight(Quantiser):
-    """s * clamp(round(w / s), -q, q), q = 2^(bits-1) - 1, s trainable per output channel. w: (O, C, kh, kw).
-
-    `trainable=False` keeps the scale that minimised the squared error (the ablation of trainable scales).
+class Lsq(Quantiser):
+    """What both LSQ quantisers share: a trainable scale, and codes low..high. `trainable=False` keeps the scale that minimised
+    the squared error of the first tensor seen (the ablation of trainable scales).
     """
 
-    def __init__(self, bits: int, channels: int, trainable: bool = True) -> None:
+    def __init__(self, bits: int, shape: tuple[int, ...], trainable: bool) -> None:
         super().__init__(bits)
-        self.scale = nn.Parameter(torch.ones(channels, 1, 1, 1), requires_grad=trainable)
+        self.log_scale = nn.Parameter(torch.zeros(shape), requires_grad=trainable)
 
     @property
-    def limit(self) -> int:
-        """Largest code; the smallest is its negative."""
-        return 2 ** (self.bits - 1) - 1
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest code."""
+        raise AssertionError("subclasses define limits")
+
+    @property
+    def scale(self) -> Tensor:
+        """The real value of one code, positive."""
+        return self.log_scale.exp()
+
+    def set_scale(self, scale: Tensor) -> None:
+        """Give the scale this value."""
+        self.log_scale.data.copy_(scale.log().view_as(self.log_scale))
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes of x as float: what the packed file stores, what the engine computes."""
+        low, high = self.limits
+        return (x / self.scale + 0.5).floor_().clamp_(low, high)
+
+
+class LsqWeight(Lsq):
+    """s * clamp(round(w / s), -q, q), q = 2^(bits-1) - 1, s trainable per output channel. w: (O, C, kh, kw)."""
+
+    def __init__(self, bits: int, channels: int, trainable: bool = True) -> None:
+        super().__init__(bits, (channels, 1, 1, 1), trainable)
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        top = 2 ** (self.bits - 1) - 1
+        return -top, top
 
     def initialise(self, x: Tensor) -> None:
-        self.scale.data.copy_(mse_scale(x.flatten(1), -self.limit, self.limit).view_as(self.scale))
+        self.set_scale(mse_scale(x.flatten(1), *self.limits))
 
     def quantise(self, x: Tensor, strength: float) -> Tensor:
-        gradient_scale = 1 / math.sqrt(x[0].numel() * self.limit)
-        return LsqQuantise.apply(x, self.safe_scale(), -self.limit, self.limit, gradient_scale, strength)
-
-    def safe_scale(self) -> Tensor:
-        """The scale, kept positive."""
-        return self.scale.clamp(min=_SMALLEST_SCALE)
-
-    def codes(self, w: Tensor) -> Tensor:
-        """Integer codes of w as float, what the packed file stores."""
-        return (w / self.safe_scale() + 0.5).floor_().clamp_(-self.limit, self.limit)
+        low, high = self.limits
+        return LsqQuantise.apply(x, self.scale, low, high, 1 / math.sqrt(x[0].numel() * high), strength)
 
 
-class LsqActivation(Quantiser):
+class LsqActivation(Lsq):
     """s * clamp(round((x - shift) / s), 0, 2^bits - 1), one trainable s a map. x: (B, C, H, W).
 
     At strength 0 it is ReLU(x - shift). `channels` > 0 gives a learned shift per channel (maps that come from a signed stream).
-    The gradient of s is scaled by 1/sqrt(n * q) with n the elements of one sample, so that a batch of any size trains alike.
+    The gradient of s is scaled by 1/sqrt(n * q), n the elements of the batch.
     """
 
     def __init__(self, bits: int, channels: int = 0, trainable: bool = True) -> None:
-        super().__init__(bits)
-        self.scale = nn.Parameter(torch.ones(()), requires_grad=trainable)
+        super().__init__(bits, (), trainable)
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1)) if channels else None
 
     @property
-    def limit(self) -> int:
-        """Largest code; the smallest is 0."""
-        return 2**self.bits - 1
+    def limits(self) -> tuple[int, int]:
+        return 0, 2**self.bits - 1
 
     def initialise(self, x: Tensor) -> None:
-        values = (x if self.shift is None else x - self.shift).clamp(min=0).flatten()
-        stride = max(1, values.numel() // 200_000)
-        self.scale.data.copy_(mse_scale(values[::stride][None], 0, self.limit)[0])
+        values = (x if self.shift is None else x - self.shift).float().clamp(min=0).flatten()
+        self.set_scale(mse_scale(values[:: max(1, values.numel() // 200_000)][None], *self.limits))
 
     def quantise(self, x: Tensor, strength: float) -> Tensor:
-        if self.shift is not None:
-            x = x - self.shift
-        gradient_scale = 1 / math.sqrt(x[0].numel() * self.limit * x.shape[0])
-        return LsqQuantise.apply(x, self.safe_scale(), 0, self.limit, gradient_scale, strength)
+        low, high = self.limits
+        return LsqQuantise.apply(self.shifted(x), self.scale, low, high, 1 / math.sqrt(x.numel() * high), strength)
 
-    def safe_scale(self) -> Tensor:
-        """The scale, kept positive."""
-        return self.scale.clamp(min=_SMALLEST_SCALE)
+    def shifted(self, x: Tensor) -> Tensor:
+        """x - shift, where there is a shift."""
+        return x if self.shift is None else x - self.shift
 
     def float_value(self, x: Tensor) -> Tensor:
-        return (x if self.shift is None else x - self.shift).clamp(min=0)
+        return self.shifted(x).clamp(min=0)

@@ -42,7 +42,7 @@ class DataPart(_Part):
 class OptimiserPart(_Part):
     """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum; cosine from `lr` to `lr * lr_end` after a linear warm-up.
 
-    Weight decay touches only plain weights. Quantiser scales learn at `lr * scale_lr`.
+    Weight decay touches only plain weights. Quantiser scales, by their logarithm, learn at `lr * scale_lr`.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
@@ -50,7 +50,7 @@ class OptimiserPart(_Part):
     lr_end: float = Field(default=0.01, ge=0, le=1)
     weight_decay: float = Field(default=0.02, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    scale_lr: float = Field(default=0.1, ge=0)
+    scale_lr: float = Field(default=1.0, ge=0)
     warmup_epochs: float = Field(default=2.0, ge=0)
     clip: float = Field(default=10.0, ge=0)  # greatest gradient norm; 0: no clipping
 
@@ -119,7 +119,7 @@ class Recipe(_Part):
     batch: int = Field(default=16, ge=1)
     mosaic_off_epochs: int = Field(default=10, ge=0)
     seed: int = Field(default=0, ge=0)
-    amp: bool = True  # mixed precision in training where there is CUDA; evaluation is always float32
+    amp: bool = True  # mixed precision in training where there is CUDA, or a CPU that multiplies bfloat16; never in evaluation
     device: str = "auto"
     start: str = ""
     ema_decay: float = Field(default=0.999, ge=0, lt=1)

@@ -92,7 +92,8 @@ class Run:
         self.ema = Ema(self.model)
         self.oscillation = self._oscillation()
         half = torch.float16 if self.device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
-        self.amp = torch.autocast(self.device.type, half, enabled=recipe.amp and self.device.type == "cuda")
+        fast = self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        self.amp = torch.autocast(self.device.type, half, enabled=recipe.amp and fast)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp and half == torch.float16)
         self.teacher: nn.Module | None = None
         self.teaching = self._first_lesson()
