@@ -18,7 +18,8 @@ def ground_truth(dataset: Dataset) -> dict[str, Any]:
     Crowd regions and VOC's difficult objects become `iscrowd`: COCO has no other way to ignore a box. Detections inside one
     count neither way.
     """
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index, item in enumerate(dataset.items, 1):
         images.append({"id": index, "width": item.width, "height": item.height})
         for xyxy, label, ignored in zip(item.xyxy.astype(float).tolist(), item.label, item.crowd | item.difficult, strict=True):

@@ -1,0 +1,120 @@
+"""MODEL: what a word on the command line means, decided in this one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpqyolo.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mpqyolo.evaluate.predictors import Predictor
+    from mpqyolo.graph.ir import Model
+
+# Names that stand for a network with random weights: what it costs does not depend on training.
+_PREFIX = {"mpq": "", "paper": "paper-", "yolov5": "yolov5"}
+RANDOM = {prefix + size: (family, size) for family, prefix in _PREFIX.items() for size in "nsm"}
+POLICY = {"mpq": "default", "paper": "paper", "yolov5": "float"}
+MAGIC = b"MPQY"
+SUFFIXES = {".mpqy": "packed", ".safetensors": "checkpoint", ".pt": "published", ".pth": "published", ".onnx": "onnx"}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What MODEL means. kind: packed, checkpoint, published (a YOLOv5 `.pt`), onnx, or random; path where it is a file."""
+
+    name: str
+    kind: str
+    path: Path = Path()
+    family: str = ""
+    size: str = ""
+
+
+def resolve(text: str) -> Reference:
+    """The model that MODEL names: carried models and names of random networks first, then paths. Raises ConfigError."""
+    from mpqyolo.runtime.detector import carried_models
+
+    if text in RANDOM:
+        family, size = RANDOM[text]
+        return Reference(text, "random", family=family, size=size)
+    carried = carried_models()
+    if text in carried:
+        return Reference(text, "packed", carried[text])
+    path = Path(text)
+    if path.is_dir():
+        return Reference(text, "checkpoint", path)
+    if not path.is_file():
+        names = ", ".join((*carried, *RANDOM))
+        raise ConfigError(f"{text}: there is no such model; give a file, a run folder, or one of: {names}")
+    kind = SUFFIXES.get(path.suffix.lower()) or ("packed" if _magic(path) == MAGIC else "")
+    if not kind:
+        raise ConfigError(f"{text}: is no model that this program knows by its name; known endings: {', '.join(SUFFIXES)}")
+    return Reference(text, kind, path)
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC))
+
+
+def open_predictor(
+    text: str, image_size: tuple[int, int] | None, min_score: float, threads: int, classes: int = 80, iou: float | None = None
+) -> Predictor:
+    """Whatever MODEL is, ready for photos. image_size: (height, width) px, None: as the model says. Raises MpqError."""
+    from mpqyolo.evaluate import predictors
+
+    if not 1 <= threads <= 64:
+        raise ConfigError(f"--threads {threads}: must be 1..64")
+    ref = resolve(text)
+    options: dict[str, Any] = {"image_size": image_size, "min_score": min_score, "threads": threads, "iou": iou}
+    if ref.kind == "packed":
+        return predictors.packed(ref.path, **options)
+    if ref.kind == "checkpoint":
+        from mpqyolo.train.checkpoint import load_checkpoint
+
+        network, recipe = load_checkpoint(ref.path)
+        options["image_size"] = image_size or (recipe.image_size, recipe.image_size)
+        return predictors.module(network, recipe.model.classes, **options)
+    if ref.kind == "published":
+        return predictors.published(ref.path, **options)
+    if ref.kind == "onnx":
+        return predictors.onnx(ref.path, **options)
+    names = numbered(classes)
+    options["image_size"] = image_size or predictors.PUBLISHED_SIZE
+    return predictors.module(predictors.random_network(ref.family, ref.size, names, POLICY[ref.family]), names, **options)
+
+
+def numbered(classes: int) -> tuple[str, ...]:
+    """Names of classes that have none. Raises ConfigError for a number that no model can have."""
+    if not 1 <= classes <= 1024:
+        raise ConfigError(f"--classes {classes}: must be 1..1024")
+    return tuple(str(k) for k in range(classes))
+
+
+def graph_model(text: str, image_size: tuple[int, int] | None, classes: int = 80, policy: str | None = None) -> tuple[Model, int]:
+    """(integer graph at this image size, bytes of its file) of a packed, trained or random model. Raises MpqError."""
+    from mpqyolo.format.reader import read_model
+    from mpqyolo.format.writer import dumps
+    from mpqyolo.graph.ops import resize
+
+    ref = resolve(text)
+    if ref.kind == "packed":
+        model, size = read_model(ref.path), ref.path.stat().st_size
+        return (replace(model, graph=resize(model.graph, *image_size)) if image_size else model), size
+    if ref.kind not in ("checkpoint", "random") or ref.family == "yolov5":
+        raise ConfigError(f"{text}: a float network has no packed form; give a packed file, a quantised run, or a name like s")
+    from mpqyolo.pack.pack import graph_of
+
+    if ref.kind == "checkpoint":
+        from mpqyolo.train.checkpoint import load_checkpoint
+
+        network, recipe = load_checkpoint(ref.path)
+        height, width = image_size or (recipe.image_size, recipe.image_size)
+    else:
+        from mpqyolo.evaluate.predictors import random_network
+
+        network = random_network(ref.family, ref.size, numbered(classes), policy or POLICY[ref.family])
+        height, width = image_size or (640, 640)
+    model = graph_of(network, height if height == width else (height, width))
+    return model, len(dumps(model))

@@ -1,0 +1,72 @@
+"""`mpqyolo val`: how good is a model on labelled photos?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from mpqyolo.cli.console import Json, Progress, emit, parse_size, say
+from mpqyolo.cli.resolve import open_predictor
+
+MIN_SCORE = 0.001  # average precision wants the whole curve
+
+
+def val(
+    model: str,
+    /,
+    *,
+    data: Path,
+    split: str = "val",
+    image_size: str | None = None,
+    threads: int = 1,
+    batch: int = 16,
+    classes: int = 80,
+    iou: Annotated[float | None, Parameter(help="Overlap above which boxes of a class suppress each other.")] = None,
+    json: Json = False,
+) -> int:
+    """Average precision of a model on labelled photos.
+
+    Classes are matched by name (`aeroplane` is `airplane`), so a YOLOv5 `.pt` of 80 classes can be scored on any data.
+
+    Parameters
+    ----------
+    model
+        A `.mpqy` file, a run folder or checkpoint, a name (see `mpqyolo models`), a YOLOv5 `.pt`, or an `.onnx` file.
+    data
+        The data set: VOC, COCO or YOLO.
+    split
+        Which photos: train, val, test, or what the data set has.
+    image_size
+        Side of the network's input in px, or HEIGHTxWIDTH; multiples of 32. As the model says if not given.
+    threads
+        Threads for the network.
+    batch
+        Photos in hand at once.
+    classes
+        Classes of a network with random weights.
+    """
+    from mpqyolo.data.formats import load
+    from mpqyolo.evaluate import evaluate
+
+    dataset = load(data, split)
+    predictor = open_predictor(model, parse_size(image_size), MIN_SCORE, threads, classes, iou)
+    find = predictor.over(dataset.classes)
+    if missing := predictor.missing(dataset.classes):
+        say(f"the model cannot find, and scores 0 on: {', '.join(missing)}")
+    with Progress("evaluating", "photos") as progress:
+        result = evaluate(find, dataset, batch, progress)
+    size = list(predictor.image_size)
+    if json:
+        about: dict[str, Any] = {"model": model, "data": str(data), "split": split, "image_size": size}
+        emit(result.as_dict() | about | {"backend": predictor.backend})
+        return 0
+    width = max(len(name) for name in ("class", *result.per_class))
+    print(f"{'class':<{width}}  images  boxes     AP   AP50  VOC AP50")
+    for name, row in result.per_class.items():
+        scores = "  ".join(f"{row[key]:5.3f}" if row[key] is not None else "    -" for key in ("ap", "ap50", "voc_ap50"))
+        print(f"{name:<{width}}  {row['images']:6}  {row['boxes']:5}  {scores}")
+    print(f"{'mean':<{width}}  {result.images:6}         {result.map:5.3f}  {result.map50:5.3f}  {result.voc_ap50:5.3f}")
+    say(f"{model} on {data} ({split}): {size[0]}x{size[1]} px, {predictor.backend}")
+    return 0
