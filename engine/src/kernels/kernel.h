@@ -97,7 +97,10 @@ struct RowKernels {
 // table.cpp
 Isa best_isa();                                  // what this CPU and its operating system can run
 const char* isa_name(Isa);
-const ConvKernel& conv_kernel(const Conv&, Isa);  // the first entry that fits; the serial one always does
+// The first entry that fits; the serial one always does. Environment variable MPQ_KERNEL names an entry that comes before
+// all others where it fits: the exams force each kernel so, and a person can take one kernel's part out of a sum.
+const ConvKernel& conv_kernel(const Conv&, Isa);
+const ConvKernel* conv_kernel_at(int i);  // the table's entries in order, then null
 const RowKernels& row_kernels(Isa);
 
 }  // namespace mpq

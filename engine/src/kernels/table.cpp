@@ -1,4 +1,8 @@
 // The table of kernels: best first, serial last. A new kernel is one file and a declaration and a line here.
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+
 #include "kernel.h"
 
 namespace mpq {
@@ -25,10 +29,16 @@ const RowKernels* const kRows[] = {
 }  // namespace
 
 const ConvKernel& conv_kernel(const Conv& conv, Isa isa) {
-  for (const ConvKernel* kernel : kConv)
-    if (kernel->isa <= isa && kernel->supports(conv)) return *kernel;
+  const char* wanted = std::getenv("MPQ_KERNEL");
+  for (const bool any : {false, true})
+    for (const ConvKernel* kernel : kConv) {
+      const bool named = wanted != nullptr && std::strcmp(wanted, kernel->name) == 0;
+      if ((any || named) && kernel->isa <= isa && kernel->supports(conv)) return *kernel;
+    }
   return conv_serial;
 }
+
+const ConvKernel* conv_kernel_at(int i) { return i >= 0 && i < static_cast<int>(std::size(kConv)) ? kConv[i] : nullptr; }
 
 const RowKernels& row_kernels(Isa isa) {
   for (const RowKernels* rows : kRows)

@@ -100,13 +100,13 @@ class Session:
         info = self._library.mpq_session_describe(self._handle)
         self.info = SessionInfo(info.height, info.width, info.threads, info.isa.decode(), info.arena_bytes, info.prepared_bytes)
         self._layers: int = info.layers
+        self._shape = (info.height, info.width, model.channels)
         self._lock = threading.Lock()  # a second thread waits instead of writing over the first one's maps
 
     def run(self, image: np.ndarray) -> None:
         """The network alone. image: (height, width, 3) uint8 RGB, already letterboxed."""
-        shape = (self.info.height, self.info.width, self.model.channels)
-        if image.shape != shape or image.dtype != np.uint8:
-            raise ImageError(f"the image is {image.shape} {image.dtype}, this session wants {shape} uint8")
+        if image.shape != self._shape or image.dtype != np.uint8:
+            raise ImageError(f"the image is {image.shape} {image.dtype}, this session wants {self._shape} uint8")
         image = np.ascontiguousarray(image)
         with self._lock:
             self._library.mpq_session_run(self._handle, image.ctypes.data)

@@ -1,0 +1,98 @@
+// mpq_exam_kernels COUNT SEED: every kernel of the table against the serial one on COUNT random convolutions, whole and in
+// the parts that threads would take; and whether it writes where it may not.  Exit 1 at the first difference.
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+
+#include "../bench/problem.h"
+#include "../src/kernels/kernel.h"
+
+namespace mpq::bench {
+namespace {
+
+template <size_t N>
+int pick(std::mt19937& random, const int (&from)[N]) {
+  return from[random() % N];
+}
+
+constexpr int kChannels[] = {1, 2, 3, 4, 5, 15, 16, 17, 32, 33, 48, 63, 64, 65, 96, 130};
+constexpr int kWidths[] = {1, 2, 3, 7, 8, 15, 16, 20, 31, 33, 63, 64, 65, 70};
+constexpr int kHeights[] = {1, 2, 3, 5, 9};
+constexpr int kKernels[] = {1, 1, 2, 3, 3, 3, 5, 6, 7};
+constexpr int kShifts[] = {-15, -3, -1, 0, 0, 1, 2, 3, 5, 7, 9, 15, 16};
+
+Shape random_shape(std::mt19937& random) {
+  Shape s;
+  s.input = static_cast<DType>(random() % 3);
+  s.weight = static_cast<WType>(random() % 3);
+  s.in_channels = s.input == DType::u8 ? 3 : pick(random, kChannels), s.out_channels = pick(random, kChannels);
+  s.height = pick(random, kHeights), s.width = pick(random, kWidths);
+  s.kernel = pick(random, kKernels), s.stride = 1 + static_cast<int>(random() % 2);
+  const auto outputs = 1 + random() % 7;
+  s.s16 = outputs & 1, s.u4 = outputs & 2, s.b1 = outputs & 4;
+  const int kinds[] = {0, 0, 1, s.out_channels, 2 * s.out_channels};
+  s.residual_channels = pick(random, kinds);
+  s.residual_last = random() % 2, s.gain = s.residual_channels > 0 && random() % 2;
+  s.slope = random() % 2, s.post = random() % 2;
+  s.shift = pick(random, kShifts);
+  s.concat = random() % 4 == 0 ? 16 : 0;
+  return s;
+}
+
+std::string text(const Shape& s) {
+  char line[300];
+  std::snprintf(line, sizeof line,
+                "input %d weight %d channels %d->%d map %dx%d kernel %d stride %d outputs s16:%d u4:%d b1:%d residual %d last %d "
+                "gain %d slope %d post %d shift %d concat %d",
+                static_cast<int>(s.input), static_cast<int>(s.weight), s.in_channels, s.out_channels, s.height, s.width, s.kernel,
+                s.stride, s.s16, s.u4, s.b1, s.residual_channels, s.residual_last, s.gain, s.slope, s.post, s.shift, s.concat);
+  return line;
+}
+
+bool same(Problem& problem, const ConvKernel& kernel, std::mt19937& random) {
+  const ConvKernel* serial = nullptr;
+  for (int i = 0; conv_kernel_at(i); i++) serial = conv_kernel_at(i);
+  problem.clear();
+  problem.prepare(*serial);
+  problem.run(*serial);
+  const std::vector<int> right = problem.pixels();
+  problem.prepare(kernel);
+  for (const bool parts : {false, true}) {
+    problem.clear();
+    if (parts)
+      problem.run_in_parts(kernel, 1 + static_cast<int>(random() % 3), 1 + static_cast<int>(random() % 2));
+    else
+      problem.run(kernel);
+    if (!problem.slacks_whole() || problem.pixels() != right) return false;
+  }
+  return true;
+}
+
+int exam(int count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<int> met;
+  for (int i = 0; conv_kernel_at(i); i++) met.push_back(0);
+  for (int n = 0; n < count; n++) {
+    const Shape shape = random_shape(random);
+    if (shape.height + shape.kernel / 2 * 2 < shape.kernel || shape.width + shape.kernel / 2 * 2 < shape.kernel) continue;
+    Problem problem(shape, random());
+    for (int i = 0; conv_kernel_at(i); i++) {
+      const ConvKernel& kernel = *conv_kernel_at(i);
+      if (kernel.isa > best_isa() || !kernel.supports(problem.conv())) continue;
+      met[static_cast<size_t>(i)]++;
+      if (same(problem, kernel, random)) continue;
+      std::printf("%s differs from serial, or writes where it may not: %s\n", kernel.name, text(shape).c_str());
+      return 1;
+    }
+  }
+  for (int i = 0; conv_kernel_at(i); i++) std::printf("%s %d\n", conv_kernel_at(i)->name, met[static_cast<size_t>(i)]);
+  return 0;
+}
+
+}  // namespace
+}  // namespace mpq::bench
+
+int main(int argc, char** argv) {
+  return mpq::bench::exam(argc > 1 ? std::atoi(argv[1]) : 300, argc > 2 ? static_cast<uint32_t>(std::atoi(argv[2])) : 1);
+}
