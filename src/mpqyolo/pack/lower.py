@@ -1,0 +1,210 @@
+"""A trained detector -> the integer graph, layer by layer in the order of its calls; no pass has improved it yet.
+
+Every rule below rewrites what `detector/blocks.py` computes in evaluation as docs/numerics.md, section 4, computes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from mpqyolo.core.errors import ConfigError, PackError
+from mpqyolo.detector.blocks import CodeConv, Pixels, Predict, StreamConv, ToCode
+from mpqyolo.detector.blocks_common import Concat, MaxPool, Upsample2
+from mpqyolo.detector.calls import Call, trace
+from mpqyolo.graph.build import Builder
+from mpqyolo.graph.ir import PREDICT_FRACTION, STREAM_FRACTION, Decode, Graph, Level, Tensor
+from mpqyolo.pack import fold, read
+from mpqyolo.quantize.binary import BinaryActivation
+from mpqyolo.quantize.layers import QuantConv2d
+from mpqyolo.quantize.lsq import LsqActivation
+from mpqyolo.quantize.quantiser import Quantiser
+
+STREAM = 2.0**-STREAM_FRACTION
+PREDICTION = 2.0**-PREDICT_FRACTION
+PIXEL_LEFT = 7  # requantise takes pixels in as x << 7
+
+
+def lower(model: nn.Module, height: int, width: int) -> tuple[Graph, Decode]:
+    """The graph of a fully quantised detector at this input size, and how to decode it.
+
+    Nodes and tensors have the layers' names; derived ones have a suffix. Raises PackError, one line with the layer, for what has
+    no integer form: float or half-quantised layers, other bits than the engine has, constants out of 16 bits.
+    """
+    for name, module in model.named_modules():  # a quantiser that never saw data would be set from the tracer's blank image
+        if isinstance(module, Quantiser) and not bool(module.initialised):
+            read.ready(module, name, "values")
+    try:
+        calls = trace(model)
+    except ConfigError as fault:
+        raise PackError(str(fault)) from None
+    lowering = _Lowering(height, width)
+    for call in calls.calls:
+        lowering.add(call)
+    strides = model.strides
+    assert isinstance(strides, tuple)
+    pairs = [(lowering.values[d], lowering.values[c]) for d, c in zip(calls.distance, calls.logit, strict=True)]
+    levels = tuple(Level(stride, *pair) for stride, pair in zip(strides, pairs, strict=True))
+    return lowering.build.graph([name for pair in pairs for name in pair]), Decode(levels)
+
+
+class _Lowering:
+    """values: number of a traced value -> name of its tensor."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.build = Builder(height, width)
+        self.values = {0: self.build.input}
+
+    def add(self, call: Call) -> None:
+        rules: dict[type, Callable[[Call, list[Tensor]], str]] = {
+            Pixels: self._pixels,
+            StreamConv: self._stream_conv,
+            CodeConv: self._code_conv,
+            ToCode: self._to_code,
+            Predict: self._predict,
+            Concat: self._move,
+            MaxPool: self._move,
+            Upsample2: self._move,
+        }
+        rule = next(rule for kind, rule in rules.items() if isinstance(call.module, kind))
+        self.values[call.output] = rule(call, [self.build.tensors[self.values[v]] for v in call.inputs])
+
+    def _pixels(self, call: Call, inputs: list[Tensor]) -> str:
+        """Pixels are the image itself, or its u4 codes: x/255/s codes of pixel x."""
+        assert isinstance(call.module, Pixels)
+        if call.module.input_quantiser is None:
+            return inputs[0].name
+        quantiser = read.code_quantiser(call.module.input_quantiser, call.name)
+        return self._requantise(call.name, inputs[0], quantiser, np.zeros(inputs[0].shape[0]))
+
+    def _stream_conv(self, call: Call, inputs: list[Tensor]) -> str:
+        """v = factor*acc + offset - before (+ shortcut); slope where v < 0; + after (+ residual), all in steps of the stream."""
+        layer = call.module
+        assert isinstance(layer, StreamConv)
+        x = self._stream_input(call.name, layer.conv, inputs[0])
+        w = read.weights(layer.conv, call.name)
+        line = read.linear(layer.conv, layer.bn, w, x.dtype, x.scale, call.name)
+        act = read.activation(layer.act, len(w.codes), call.name)
+        constants = {}
+        sources = [x.name]
+        more = {}
+        offset = (line.offset - act.before) / STREAM
+        if layer.shortcut is not None:
+            if len(inputs) > 1:
+                raise PackError(f"layer '{call.name}': a shortcut and a residual; a convolution adds one")
+            source = self._need(call.name, inputs[0], "s16")
+            if layer.shortcut.stride == 2:
+                (name,) = self.build.add("avgpool2", f"{call.name}.avgpool", [source.name])
+                source = self.build.tensors[name]
+            gain = read.gain(layer.shortcut)
+            if gain is not None:
+                constants["gain"] = ("i16", fold.q15(gain, call.name, "gain"))
+            sources.append(source.name)
+            more["residual_last"] = 0
+        elif len(inputs) > 1:
+            sources.append(self._need(call.name, inputs[1], "s16").name)
+            more["residual_last"] = 1
+        epilogue = fold.stream(line.factor / STREAM, offset, line.sums, call.name)
+        if act.slope is not None:
+            constants["slope"] = ("i16", fold.q15(act.slope, call.name, "slope"))
+        if act.after.any():
+            constants["post"] = ("i16", fold.i16(act.after / STREAM, call.name, "activation's shift"))
+        return self._conv(call.name, layer.conv, w, epilogue, sources, constants, "s16", STREAM, **more)
+
+    def _stream_input(self, name: str, conv: QuantConv2d, x: Tensor) -> Tensor:
+        """What the convolution reads: pixels or codes as they are, the stream as bits or codes."""
+        if x.dtype != "s16":
+            if conv.input_quantiser is not None:
+                raise PackError(f"layer '{name}': it quantises a map that is {x.dtype} already")
+            return x
+        quantiser = read.stream_quantiser(conv, name)
+        if isinstance(quantiser, BinaryActivation):
+            values = fold.thresholds(read.numbers(quantiser.shift), STREAM_FRACTION, name)
+            (made,) = self.build.add("threshold", f"{name}.threshold", [x.name], {"threshold": ("i16", values)})
+        else:
+            shift = np.zeros(x.shape[0]) if quantiser.shift is None else read.numbers(quantiser.shift)
+            made = self._requantise(f"{name}.requantise", x, quantiser, shift)
+        return self.build.tensors[made]
+
+    def _code_conv(self, call: Call, inputs: list[Tensor]) -> str:
+        """code = clamp(floor((factor*acc + offset) / s + 1/2), 0, 15)."""
+        layer = call.module
+        assert isinstance(layer, CodeConv)
+        x, s = self._codes(call.name, layer.conv, inputs[0]), self._code_scale(call.name, layer.code.quantiser)
+        w = read.weights(layer.conv, call.name)
+        line = read.linear(layer.conv, layer.bn, w, x.dtype, x.scale, call.name)
+        epilogue = fold.codes(line.factor / s, line.offset / s, line.sums, call.name)
+        return self._conv(call.name, layer.conv, w, epilogue, [x.name], {}, "u4", s, fraction=epilogue.fraction)
+
+    def _to_code(self, call: Call, inputs: list[Tensor]) -> str:
+        """code = clamp(floor((x - shift) / s + 1/2), 0, 15) of the stream x."""
+        assert isinstance(call.module, ToCode)
+        quantiser = read.code_quantiser(call.module.code.quantiser, call.name)
+        shift = read.numbers(call.module.shift)
+        if quantiser.shift is not None:
+            shift = shift + read.numbers(quantiser.shift)
+        return self._requantise(call.name, self._need(call.name, inputs[0], "s16"), quantiser, shift)
+
+    def _predict(self, call: Call, inputs: list[Tensor]) -> str:
+        """Natural logarithms become binary ones: e^t = 2^(t*log2(e))."""
+        conv = call.module
+        assert isinstance(conv, Predict)
+        x = self._codes(call.name, conv, inputs[0])
+        w = read.weights(conv, call.name)
+        line = read.linear(conv, None, w, x.dtype, x.scale, call.name)
+        unit = math.log2(math.e) / PREDICTION
+        epilogue = fold.stream(line.factor * unit, line.offset * unit, line.sums, call.name)
+        return self._conv(call.name, conv, w, epilogue, [x.name], {}, "s16", PREDICTION)
+
+    def _move(self, call: Call, inputs: list[Tensor]) -> str:
+        op = "concat"
+        attributes: dict[str, Any] = {}
+        if isinstance(call.module, MaxPool):
+            op, attributes = "maxpool", {"kernel": call.module.kernel}
+        elif isinstance(call.module, Upsample2):
+            op = "upsample2"
+        (name,) = self.build.add(op, call.name, [t.name for t in inputs], **attributes)
+        return name
+
+    def _requantise(self, name: str, x: Tensor, quantiser: LsqActivation, shift: np.ndarray) -> str:
+        scale = float(quantiser.scale.detach())
+        left = PIXEL_LEFT if x.dtype == "u8" else 0
+        e = fold.requantise(x.scale / scale, shift / scale, left, name)
+        constants = {"multiplier": ("i16", e.multiplier), "bias": ("i16", e.bias)}
+        return self.build.add("requantise", name, [x.name], constants, {"u4": scale}, fraction=e.fraction)[0]
+
+    def _codes(self, name: str, conv: QuantConv2d, x: Tensor) -> Tensor:
+        if conv.input_quantiser is not None:
+            raise PackError(f"layer '{name}': it quantises a map that is {x.dtype} already")
+        return self._need(name, x, "u4")
+
+    def _code_scale(self, name: str, quantiser: Quantiser | None) -> float:
+        found = read.code_quantiser(quantiser, name)
+        if found.shift is not None:
+            raise PackError(f"layer '{name}': a shift before its codes; its batch norm has one already")
+        return float(found.scale.detach())
+
+    def _need(self, name: str, x: Tensor, dtype: str) -> Tensor:
+        if x.dtype != dtype:
+            raise PackError(f"layer '{name}': it reads '{x.name}', which is {x.dtype}, where the graph needs {dtype}")
+        return x
+
+    def _conv(
+        self,
+        name: str,
+        conv: QuantConv2d,
+        w: read.Weights,
+        e: fold.Epilogue,
+        sources: list[str],
+        constants: dict[str, tuple[str, np.ndarray]],
+        dtype: str,
+        scale: float,
+        **attributes: int,
+    ) -> str:
+        constants = {"weight": (w.dtype, w.codes), "multiplier": ("i16", e.multiplier), "bias": ("i16", e.bias), **constants}
+        attributes |= {"kernel": conv.kernel_size[0], "stride": conv.stride[0], "pad": int(conv.padding[0]), "shift": e.shift}
+        return self.build.add("conv", name, sources, constants, {dtype: scale}, outputs=(dtype,), **attributes)[0]

@@ -1,0 +1,141 @@
+"""Constants against the real formulas that they stand for, in numbers drawn anew each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpqyolo.core.errors import PackError
+from mpqyolo.pack import fold
+from mpqyolo.reference.conv import accumulate
+from mpqyolo.reference.numerics import mulhrs, quantise_u4, rshift, sat16
+
+seeds = st.integers(0, 2**32 - 1)
+EXAMPLES = settings(max_examples=200, deadline=None)
+
+
+def draw(seed: int, size: float) -> tuple[np.random.Generator, np.ndarray, np.ndarray, fold.Sums]:
+    """Channels of a layer whose outputs spread over about `size` units."""
+    rng = np.random.default_rng(seed)
+    channels = int(rng.integers(1, 12))
+    reach = np.ceil(2.0 ** rng.uniform(3, 24) * rng.uniform(0.3, 1, channels))
+    std = np.maximum(reach / rng.uniform(3, 30), 0.5)
+    mean = rng.normal(0, 0.3, channels) * std
+    factor = size * rng.uniform(0.1, 1, channels) * rng.choice([-1, 1], channels) / std
+    offset = rng.normal(0, size, channels) - factor * mean
+    return rng, factor, offset, fold.Sums(reach.astype(np.int64), mean, std)
+
+
+def product(acc: np.ndarray, e: fold.Epilogue) -> np.ndarray:
+    a = sat16(rshift(acc, e.shift))
+    return sat16(mulhrs(a, e.multiplier[:, None]) + e.bias[:, None].astype(np.int64))
+
+
+def some_sums(rng: np.random.Generator, sums: fold.Sums) -> np.ndarray:
+    """(channels, 40) integers: most as the statistics say, some anywhere within reach, and its ends."""
+    count = len(sums.reach)
+    usual = sums.mean[:, None] + sums.std[:, None] * rng.normal(0, 1, (count, 20))
+    acc = np.concatenate([usual, rng.uniform(-1, 1, (count, 18)) * sums.reach[:, None]], 1).round()
+    ends = np.stack([sums.reach, -sums.reach], 1)
+    return np.clip(np.concatenate([acc, ends], 1), -sums.reach[:, None], sums.reach[:, None]).astype(np.int64)
+
+
+@given(seeds)
+@EXAMPLES
+def test_a_stream_is_the_formula_within_its_bound(seed: int) -> None:
+    rng, factor, offset, sums = draw(seed, 500)
+    e = fold.stream(factor, offset, sums, "layer")
+    acc = some_sums(rng, sums)
+    real, found = factor[:, None] * acc + offset[:, None], product(acc, e)
+    held = (np.abs(rshift(acc, e.shift)) <= 32767) & (np.abs(real - offset[:, None]) < 32766) & (np.abs(real) < 32766)
+    assert held[:, :20].mean() > 0.9 and (e.error <= 2).all()
+    assert (np.abs(found - real) <= e.error[:, None])[held].all()
+    # Nothing that 16 bits can hold is lost but far beyond what training saw.
+    near = np.abs(acc - sums.mean[:, None]) < (fold.FAR[-1] - 0.5) * sums.std[:, None]
+    assert (np.abs(rshift(acc, e.shift)) <= 32767)[near & (np.abs(real - offset[:, None]) < 32766)].all()
+
+
+@given(seeds)
+@EXAMPLES
+def test_codes_are_the_formula_but_near_a_step(seed: int) -> None:
+    rng, factor, offset, sums = draw(seed, 4)
+    e = fold.codes(factor, offset, sums, "layer")
+    acc = some_sums(rng, sums)
+    real = factor[:, None] * acc + offset[:, None]
+    found = quantise_u4(product(acc, e), e.fraction)
+    # The half step that `>>` takes off is in the bias: on either side of a code's edge there are `error` steps of doubt.
+    doubt = (e.error[:, None] + 0.5) * 2.0**-e.fraction
+    low = np.clip(np.floor(real + 0.5 - doubt), 0, 15)
+    high = np.clip(np.floor(real + 0.5 + doubt), 0, 15)
+    held = np.abs(acc - sums.mean[:, None]) < (fold.FAR[-1] - 0.5) * sums.std[:, None]
+    assert ((low <= found) & (found <= high))[held].all()
+    assert e.fraction >= 4 and doubt.max() < 0.2
+
+
+@given(seeds, st.sampled_from([0, 7]))
+@EXAMPLES
+def test_requantised_codes_are_the_formula_but_near_a_step(seed: int, left: int) -> None:
+    rng = np.random.default_rng(seed)
+    scale = float(np.exp(rng.uniform(np.log(1 / 300), np.log(1 / 4))))
+    shift = rng.uniform(-30, 30, 5)
+    e = fold.requantise(scale, shift, left, "layer")
+    x = rng.integers(0, 256, (5, 300)) if left else rng.integers(-3000, 3000, (5, 300))
+    found = quantise_u4(sat16(mulhrs(x << left, e.multiplier[:, None]) + e.bias[:, None].astype(np.int64)), e.fraction)
+    real = x * scale - shift[:, None]
+    doubt = (e.error[:, None] + 0.5) * 2.0**-e.fraction
+    low, high = (np.clip(np.floor(real + 0.5 + way), 0, 15) for way in (-doubt, doubt))
+    assert ((low <= found) & (found <= high)).all()
+    assert (found == np.clip(np.floor(real + 0.5), 0, 15)).mean() > 0.8
+
+
+@given(st.lists(st.floats(-130, 127.75, width=32), min_size=1, max_size=8), st.sampled_from([0, 8]))
+@EXAMPLES
+def test_thresholds_are_exact(shift: list[float], fraction: int) -> None:
+    values = np.array(shift, np.float64)
+    t = fold.thresholds(values, fraction, "layer").astype(np.int64)
+    codes = np.clip(t[:, None] + np.arange(-3, 4), -32768, 32767)
+    assert ((codes >= t[:, None]) == (codes * 2.0**-fraction >= values[:, None])).all()
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [("b1", -1, 1), ("u4", 0, 15), ("u8", 0, 255)])
+def test_reach_is_reached_and_not_passed(dtype: str, low: int, high: int) -> None:
+    rng = np.random.default_rng(1)
+    weight = rng.integers(-7, 8, (6, 3, 3, 4)).astype(np.int8)
+    found = fold.reach(weight, dtype)
+    kind = np.int8 if dtype == "b1" else np.uint8
+    best = np.zeros(6, np.int64)
+    for sign in (1, -1):
+        for o in range(6):
+            x = np.where(sign * weight[o].transpose(2, 0, 1) > 0, high, low).astype(kind)
+            best[o] = max(best[o], abs(int(accumulate(x, weight[o : o + 1], 1, 0)[0, 0, 0])))
+    assert (best == found).all()
+
+
+def test_a_dead_channel_is_a_constant_and_does_not_spoil_the_others() -> None:
+    sums = fold.Sums(np.array([576, 576]), np.array([3.0, 40.0]), np.array([24.0, 0.0]))
+    factor, offset = np.array([10.0, 5000.0]), np.array([5.0, -200000.0 + 77])
+    e = fold.stream(factor, offset, sums, "layer")
+    alone = fold.stream(factor[:1], offset[:1], fold.Sums(*(v[:1] for v in (sums.reach, sums.mean, sums.std))), "layer")
+    assert e.multiplier[1] == 0 and e.bias[1] == 77 and e.multiplier[0] == alone.multiplier[0] and e.shift == alone.shift
+
+
+def test_what_does_not_fit_is_refused_with_the_layer() -> None:
+    sums = fold.Sums(np.array([576, 576]), np.array([0.0, 0.0]), np.array([24.0, 24.0]))
+    with pytest.raises(PackError, match="layer 'a': its bias reaches 40000"):
+        fold.stream(np.ones(2), np.array([0.0, 40000.0]), sums, "a")
+    with pytest.raises(PackError, match="layer 'a': the factors of its channels differ too much"):
+        fold.stream(np.array([1.0, 5000.0]), np.zeros(2), sums, "a")
+    with pytest.raises(PackError, match="layer 'a': the factors"):
+        fold.codes(np.array([0.1, 300.0]), np.zeros(2), sums, "a")
+    with pytest.raises(PackError, match="layer 'a': its threshold reaches 38400"):
+        fold.thresholds(np.array([150.0]), 8, "a")
+    assert fold.thresholds(np.array([-500.0]), 8, "a") == -32768
+    with pytest.raises(PackError, match="layer 'a': its gain is not finite"):
+        fold.q15(np.array([np.nan]), "a", "gain")
+    assert fold.q15(np.array([1.0, -1.0 + 2**-15, 0.5]), "a", "gain").tolist() == [32767, -32767, 16384]
+    with pytest.raises(PackError, match="a code is smaller than one step"):
+        fold.requantise(3.0, np.zeros(1), 0, "a")
+    with pytest.raises(PackError, match="a scale of its activations is"):
+        fold.requantise(float("nan"), np.zeros(1), 0, "a")
