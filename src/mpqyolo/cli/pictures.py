@@ -31,7 +31,6 @@ class Pictures:
         self._jobs: deque[Future[Any]] = deque()
         self._names: set[str] = set()
         self._film: _Film | None = None
-        self._film_of = ""
 
     def __enter__(self) -> Pictures:
         return self
@@ -57,11 +56,11 @@ class Pictures:
             suffix = path.suffix if path.suffix.lower() in KEPT else ".jpg"
             found.save(self.folder / self._name(path.stem, suffix), photo)
             return
-        if self._film_of != frame.source or self._film is None:
+        if self._film is None or frame.number == 0:
             if self._film:
                 self._film.close()
             stem = Path(frame.source).stem if not frame.source.isdecimal() else f"camera{frame.source}"
-            self._film, self._film_of = _Film(self.folder / self._name(stem, ".mp4"), photo.shape, frame.rate), frame.source
+            self._film = _Film(self.folder / self._name(stem, ".mp4"), photo.shape, frame.rate)
         self._film.add(np.asarray(found.draw(photo)))
 
     def _name(self, stem: str, suffix: str) -> str:

@@ -70,7 +70,7 @@ def predict(
     verifier = _verifier(model, predictor.image_size, threads) if verify else None
     counts = [group.count for group in groups]
     total = None if None in counts else sum(n or 0 for n in counts)
-    done, busy = 0, 0.0
+    done, good, busy = 0, 0, 0.0
     with ExitStack() as stack:
         pictures = stack.enter_context(Pictures(out)) if out else None
         progress = stack.enter_context(Progress("predicting", "photos"))
@@ -84,7 +84,7 @@ def predict(
             start = time.perf_counter()
             found = predictor([frame.photo])[0]
             seconds = time.perf_counter() - start
-            busy += seconds
+            good, busy = good + 1, busy + seconds
             wrong = str(verifier.difference(frame.photo, min_score) or "") if verifier else None
             if wrong:
                 failures += 1
@@ -97,9 +97,9 @@ def predict(
             else:
                 progress.line(_sentence(document))
             progress(done, total)
-    if done:
+    if good:
         end = f"; pictures are in {out}" if out else ""
-        say(f"{done} photos, {busy / done * 1e3:.1f} ms each for {predictor.backend}{'; verified' if verify else ''}{end}")
+        say(f"{good} photos, {busy / good * 1e3:.1f} ms each for {predictor.backend}{'; verified' if verify else ''}{end}")
     return 1 if failures else 0
 
 
