@@ -11,6 +11,7 @@ extern const ConvKernel conv_serial;
 extern const RowKernels rows_serial;
 #ifdef MPQ_HAS_AVX2
 extern const ConvKernel conv_w1b1_avx2, conv_wxu4_avx2, conv_wxu8_avx2;
+extern const RowKernels rows_avx2;
 #endif
 
 namespace {
@@ -23,6 +24,9 @@ const ConvKernel* const kConv[] = {
 };
 
 const RowKernels* const kRows[] = {
+#ifdef MPQ_HAS_AVX2
+    &rows_avx2,
+#endif
     &rows_serial,
 };
 

@@ -13,7 +13,7 @@ void split_plane(const ConvPlan& plan, const RowKernels& rows, const View& in, i
   const int pitch = plan.conv.in_pitch, border = plan.phase_border;
   const ptrdiff_t size = plan.phase_plane / 4;
   uint8_t* to = phases + g * plan.phase_plane;
-  std::memset(to, 0, static_cast<size_t>(plan.phase_plane));
+  std::memset(to, 0, static_cast<size_t>(plan.phase_plane));  // in L1 or L2 when the rows follow
   to += ptrdiff_t{border} * pitch + border;
   for (int y = 0; y < in.height; y++) {
     const uint8_t* from = in.data + g * in.plane + ptrdiff_t{y} * in.pitch;
