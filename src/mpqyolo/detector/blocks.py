@@ -12,6 +12,7 @@ from torch.nn import functional
 from mpqyolo.graph.ir import STREAM_FRACTION
 from mpqyolo.quantize.layers import QuantConv2d
 from mpqyolo.quantize.quantiser import Quantiser
+from mpqyolo.quantize.ste import PoolRepeat, Tail
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03
 SLOPE_LIMIT = 1 - 2.0**-15  # slopes and gains are Q15 numbers in the engine
@@ -36,16 +37,17 @@ class Pixels(nn.Module):
 
 
 class RPReLU(nn.Module):
-    """y = z - after, prelu'd: f(x - before) + after, f(v) = v if v >= 0 else slope * v. Per channel (ReActNet, Liu et al. 2020)."""
+    """f(x - before) + after, f(v) = v if v >= 0 else slope * v; all three per channel (ReActNet, Liu et al. 2020)."""
 
     def __init__(self, channels: int, slope: float = 0.25) -> None:
         super().__init__()
         self.before = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.slope = nn.Parameter(torch.full((channels,), slope))
+        self.slope = nn.Parameter(torch.full((1, channels, 1, 1), slope))
         self.after = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.prelu(x - self.before, self.slope.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)) + self.after
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Of x + shortcut, where there is one."""
+        return Tail.apply(x, shortcut, self.before, self.slope.clamp(-SLOPE_LIMIT, SLOPE_LIMIT), self.after)
 
 
 class Shortcut(nn.Module):
@@ -62,12 +64,14 @@ class Shortcut(nn.Module):
         self.gain = nn.Parameter(torch.zeros(1, c_in, 1, 1)) if gain else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.stride == 2 and self.gain is None and self.c_out >= self.c_in:
+            return PoolRepeat.apply(x, self.c_out // self.c_in)
         if self.stride == 2:
             x = functional.avg_pool2d(x, 2)
         if self.gain is not None:
             x = x * self.gain.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)
         if self.c_out > self.c_in:
-            return x.repeat(1, self.c_out // self.c_in, 1, 1)
+            return torch.cat([x] * (self.c_out // self.c_in), 1)
         if self.c_out < self.c_in:
             return x.unflatten(1, (self.c_in // self.c_out, self.c_out)).sum(1)
         return x
@@ -98,9 +102,11 @@ class StreamConv(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         y = self.bn(self.conv(x))
-        if self.shortcut is not None:
-            y = y + self.shortcut(x)
-        y = self.act(y)
+        beside = None if self.shortcut is None else self.shortcut(x)
+        if isinstance(self.act, RPReLU):
+            y = self.act(y, beside)
+        else:
+            y = self.act(y if beside is None else y + beside)
         if residual is not None:
             y = residual + y
         return y if self.training else self.settle(y)

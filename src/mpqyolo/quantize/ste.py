@@ -1,6 +1,7 @@
-"""Sign and rounding with straight-through gradients, fused: one pass forward, one pass backward, few saved tensors.
+"""Sign, rounding and the layers' tails with their gradients: one pass forward, one pass backward, few saved tensors.
 
-Notation: u is the quantiser's input, g the incoming gradient, t its strength (0 float, 1 quantised; PNQ ramps in between).
+Notation: u is the function's input, g the incoming gradient, t a quantiser's strength (0 float, 1 quantised; PNQ ramps in
+between). Each has two translations, torch's operations and `fused`; a test compares them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+from mpqyolo.quantize import fused
 
 STE_KINDS = ("clip", "polynomial", "identity")
 
@@ -27,6 +30,10 @@ def _sign_gradient(u: Tensor, kind: str) -> Tensor:
     return torch.ones_like(u)
 
 
+def _over_channels(x: Tensor) -> Tensor:
+    return x.float().sum((0, 2, 3))
+
+
 class BinariseActivation(Function):
     """Forward: t*sign(x - shift) + (1-t)*(x - shift). Backward: g * (t*d + (1-t)), d the named STE at x - shift.
 
@@ -35,20 +42,29 @@ class BinariseActivation(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shift: Tensor, strength: float, kind: str) -> Tensor:
+        ctx.setting = strength, kind
+        if fused.usable(x):
+            x = fused.packed(x)
+            ctx.save_for_backward(x, shift)
+            return fused.sign_forward(x, shift, strength)
+        ctx.save_for_backward(x, shift)
         u = x - shift
-        ctx.save_for_backward(u)
-        ctx.strength, ctx.kind = strength, kind
         y = sign(u)
-        return y if strength == 1 else y.mul_(strength).add_(u, alpha=1 - strength)
+        return (y if strength == 1 else y.mul_(strength).add_(u, alpha=1 - strength)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        (u,) = ctx.saved_tensors
-        d = _sign_gradient(u, ctx.kind)
-        if ctx.strength != 1:
-            d.mul_(ctx.strength).add_(1 - ctx.strength)
-        d.mul_(g)
-        return d, d.sum((0, 2, 3), keepdim=True).neg_(), None, None
+        x, shift = ctx.saved_tensors
+        strength, kind = ctx.setting
+        if fused.usable(x):
+            d, total = fused.sign_backward(fused.packed(g), x, shift, strength, STE_KINDS.index(kind))
+        else:
+            d = _sign_gradient(x - shift, kind)
+            if strength != 1:
+                d.mul_(strength).add_(1 - strength)
+            d = d.mul_(g).to(x.dtype)
+            total = _over_channels(d)
+        return d, total.neg_().view_as(shift), None, None
 
 
 class BinariseWeight(Function):
@@ -84,30 +100,36 @@ class LsqQuantise(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int, gradient_scale: float, strength: float) -> Tensor:
-        ctx.save_for_backward(x, scale)
         ctx.setting = low, high, gradient_scale, strength
-        y = torch.div(x, scale).add_(0.5).floor_().clamp_(low, high).mul_(scale)
-        if strength == 1:
-            return y
-        return y.mul_(strength).add_(x.clamp(min=0) if low == 0 else x, alpha=1 - strength)
+        if scale.dim() == 0 and fused.usable(x):
+            x = fused.packed(x)
+            ctx.save_for_backward(x, scale)
+            return fused.lsq_forward(x, float(scale), low, high, strength)
+        ctx.save_for_backward(x, scale)
+        y = torch.div(x.float(), scale).add_(0.5).floor_().clamp_(low, high).mul_(scale)
+        if strength != 1:
+            y = y.mul_(strength).add_(x.clamp(min=0) if low == 0 else x, alpha=1 - strength)
+        return y.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         x, scale = ctx.saved_tensors
         low, high, gradient_scale, strength = ctx.setting
-        v = torch.div(x, scale)
+        if scale.dim() == 0 and fused.usable(x):
+            dx, total = fused.lsq_backward(fused.packed(g), x, float(scale), low, high, strength)
+            return dx, total.mul_(gradient_scale * strength).view(()), None, None, None, None
+        v = torch.div(x.float(), scale)
         clamped = v.clamp(low, high)
         grad_scale = None
         if ctx.needs_input_grad[1]:
             # floor(v + 1/2) clamped, less v where v is inside: outside, `clamped` equals the bound and v must not enter.
             error = v.add(0.5).floor_().clamp_(low, high).sub_(torch.where(clamped == v, v, torch.zeros_like(v)))
-            error.mul_(g)
-            grad_scale = _sum_to(error, scale.shape).mul_(gradient_scale * strength)
-        inside = (clamped == v).to(g.dtype)
+            grad_scale = _sum_to(error.mul_(g).float(), scale.shape).mul_(gradient_scale * strength)
+        inside = (clamped == v).float()
         if strength != 1:
-            passes = x.gt(0).to(g.dtype) if low == 0 else torch.ones_like(inside)
+            passes = x.gt(0).float() if low == 0 else torch.ones_like(inside)
             inside.mul_(strength).add_(passes, alpha=1 - strength)
-        return inside.mul_(g), grad_scale, None, None, None, None
+        return inside.mul_(g).to(x.dtype), grad_scale, None, None, None, None
 
 
 def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
@@ -116,3 +138,52 @@ def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
         return x.sum()
     axes = [axis for axis, length in enumerate(shape) if length == 1]
     return x.sum(axes, keepdim=True)
+
+
+class Tail(Function):
+    """f(z + r - before) + after, f(v) = v where v >= 0, else slope*v: a shortcut and RPReLU (Liu et al. 2020, ReActNet) at once.
+
+    z: (B, C, H, W), r: the same or None; before, slope, after: C numbers each. Half-precision maps stay half.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, r: Tensor | None, before: Tensor, slope: Tensor, after: Tensor) -> Tensor:
+        if r is not None:
+            r = r.to(z.dtype)
+        if fused.usable(z):
+            z, r = fused.packed(z), None if r is None else fused.packed(r)
+            ctx.save_for_backward(z, r, before, slope)
+            return fused.tail_forward(z, r, before, slope, after)
+        ctx.save_for_backward(z, r, before, slope)
+        v = (z if r is None else z + r) - before
+        return (torch.where(v < 0, v * slope, v) + after).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
+        z, r, before, slope = ctx.saved_tensors
+        if fused.usable(z):
+            dv, sums = fused.tail_backward(fused.packed(g.to(z.dtype)), z, r, before, slope)
+        else:
+            v = (z if r is None else z + r) - before
+            dv = torch.where(v < 0, g * slope, g).to(z.dtype)
+            sums = torch.stack([_over_channels(dv), _over_channels(torch.where(v < 0, g * v, torch.zeros_like(v))), _over_channels(g)])
+        d_before, d_slope, d_after = (total.view_as(before) for total in (-sums[0], sums[1], sums[2]))
+        return dv, None if r is None else dv, d_before, d_slope, d_after
+
+
+class PoolRepeat(Function):
+    """2x2 average, stride 2, channels repeated: (B, C, H, W) -> (B, repeat * C, H/2, W/2). H and W are even."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, repeat: int) -> Tensor:
+        ctx.repeat = repeat
+        if fused.usable(x):
+            return fused.pool_forward(fused.packed(x), repeat)
+        return torch.cat([torch.nn.functional.avg_pool2d(x, 2)] * repeat, 1)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        if fused.usable(g):
+            return fused.pool_backward(fused.packed(g), ctx.repeat), None
+        total = g.unflatten(1, (ctx.repeat, -1)).sum(1) * 0.25
+        return torch.nn.functional.interpolate(total, scale_factor=2.0, mode="nearest"), None

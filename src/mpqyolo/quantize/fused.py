@@ -1,0 +1,137 @@
+"""The element-wise work of a quantised training step as single passes over memory (engine/train/train_ops.cpp).
+
+Chains of torch operations spend most of a step on temporaries and on broadcasting channels. Each function here does the same
+arithmetic in one pass, for float32 and bfloat16 maps in channels-last memory. `usable` says whether a tensor qualifies; if not (a
+GPU, no library, a CPU without AVX2), the autograd functions of `ste.py` use torch's own operations: same results, slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_NAME = "libmpqtrain.so"
+_FLOAT, _INT = ctypes.c_float, ctypes.c_int64
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The library: of environment variable MPQ_TRAIN_OPS (a path, or "none"), of the package, or of a development build."""
+    chosen = os.environ.get("MPQ_TRAIN_OPS")
+    if chosen == "none" or not torch.cpu._is_avx2_supported():
+        return None
+    package = Path(__file__).parents[1]
+    places = [Path(chosen)] if chosen else [package / "_engine" / _NAME, package.parents[1] / "build" / "engine" / _NAME]
+    for place in places:
+        if place.is_file():
+            return ctypes.CDLL(str(place))
+    return None
+
+
+@cache
+def _function(name: str) -> Callable[..., None]:
+    library = _library()
+    assert library is not None
+    function = getattr(library, name)
+    function.restype = None
+    return function
+
+
+_threads = 0
+
+
+def _call(name: str, like: Tensor, *arguments: Any) -> None:
+    global _threads
+    if (wanted := torch.get_num_threads()) != _threads:
+        _function("mpqt_threads")(ctypes.c_int(wanted))
+        _threads = wanted
+    plain = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
+    _function(name)(ctypes.c_int(like.dtype == torch.bfloat16), *plain)
+
+
+def usable(x: Tensor) -> bool:
+    """Whether x (B, C, H, W) can be worked on in place of torch."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.dim() == 4 and _library() is not None
+
+
+def packed(x: Tensor) -> Tensor:
+    """x in channels-last memory; itself where it lies so already."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _rows(x: Tensor) -> tuple[Any, Any]:
+    channels = x.shape[1]
+    return _INT(x.numel() // max(channels, 1)), _INT(channels)
+
+
+def _numbers(parameter: Tensor) -> Tensor:
+    return parameter.detach().float().contiguous()
+
+
+def tail_forward(z: Tensor, r: Tensor | None, before: Tensor, slope: Tensor, after: Tensor) -> Tensor:
+    """f(z + r - before) + after, f the PReLU of `slope`; z, r: packed, of one type; parameters: C numbers each."""
+    y = torch.empty_like(z)
+    numbers = [_numbers(p) for p in (before, slope, after)]
+    _call("mpqt_tail_forward", z, *_rows(z), z, r, *numbers, y)
+    return y
+
+
+def tail_backward(g: Tensor, z: Tensor, r: Tensor | None, before: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of z (and of r), and (3, C) sums: of that gradient, of g * v where v < 0, of g."""
+    dv, sums = torch.empty_like(z), torch.empty(3, z.shape[1])
+    numbers = [_numbers(p) for p in (before, slope)]
+    _call("mpqt_tail_backward", z, *_rows(z), g, z, r, *numbers, dv, sums)
+    return dv, sums
+
+
+def sign_forward(x: Tensor, shift: Tensor, strength: float) -> Tensor:
+    """strength * sign(x - shift) + (1 - strength) * (x - shift)."""
+    y = torch.empty_like(x)
+    numbers = _numbers(shift)
+    _call("mpqt_sign_forward", x, *_rows(x), x, numbers, _FLOAT(strength), y)
+    return y
+
+
+def sign_backward(g: Tensor, x: Tensor, shift: Tensor, strength: float, ste: int) -> tuple[Tensor, Tensor]:
+    """Gradient of x, and its sum over all but channels (C,)."""
+    dx, sums = torch.empty_like(x), torch.empty(x.shape[1])
+    numbers = _numbers(shift)
+    _call("mpqt_sign_backward", x, *_rows(x), g, x, numbers, _FLOAT(strength), ctypes.c_int(ste), dx, sums)
+    return dx, sums
+
+
+def lsq_forward(x: Tensor, scale: float, low: int, high: int, strength: float) -> Tensor:
+    """The forward formula of `ste.LsqQuantise` for one scale a map."""
+    y = torch.empty_like(x)
+    _call("mpqt_lsq_forward", x, *_rows(x), x, _FLOAT(scale), _FLOAT(low), _FLOAT(high), _FLOAT(strength), y)
+    return y
+
+
+def lsq_backward(g: Tensor, x: Tensor, scale: float, low: int, high: int, strength: float) -> tuple[Tensor, Tensor]:
+    """Gradient of x, and the sum (1,) that the scale's gradient is a multiple of."""
+    dx, total = torch.empty_like(x), torch.empty(1)
+    _call("mpqt_lsq_backward", x, *_rows(x), g, x, _FLOAT(scale), _FLOAT(low), _FLOAT(high), _FLOAT(strength), dx, total)
+    return dx, total
+
+
+def pool_forward(x: Tensor, repeat: int) -> Tensor:
+    """2x2 average, stride 2, and the channels `repeat` times over: (B, C, H, W) -> (B, repeat * C, H/2, W/2)."""
+    b, c, h, w = x.shape
+    y = torch.empty((b, repeat * c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
+    _call("mpqt_pool_forward", x, *(_INT(v) for v in (b, h, w, c, repeat)), x, y)
+    return y
+
+
+def pool_backward(g: Tensor, repeat: int) -> Tensor:
+    """Gradient of `pool_forward`'s input, whose height and width were even."""
+    b, c, h, w = g.shape
+    dx = torch.empty((b, c // repeat, 2 * h, 2 * w), dtype=g.dtype, memory_format=torch.channels_last)
+    _call("mpqt_pool_backward", g, *(_INT(v) for v in (b, 2 * h, 2 * w, c // repeat, repeat)), g, dx)
+    return dx

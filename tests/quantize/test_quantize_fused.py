@@ -1,0 +1,97 @@
+"""The fused operators against torch's own, forward and backward, at odd sizes and both types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from mpqyolo.quantize import fused
+from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, LsqQuantise, PoolRepeat, Tail
+
+pytestmark = pytest.mark.skipif(fused._library() is None, reason="the training operators are not built: make engine")
+
+SHAPES = [(2, 16, 6, 10), (1, 3, 4, 2), (3, 33, 8, 8), (2, 64, 20, 18), (1, 1, 2, 2)]
+
+
+def both(monkeypatch: pytest.MonkeyPatch, work: Callable[..., Tensor], *inputs: Tensor) -> list[list[Tensor]]:
+    """Output and gradients of `work`, by the fused operators and by torch's."""
+    results = []
+    for usable in (fused.usable, lambda _: False):
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "usable", usable)
+            leaves = [x.detach().clone().requires_grad_() for x in inputs]
+            y = work(*leaves)
+            weight = torch.sin(torch.arange(y.numel(), dtype=torch.float32) * 0.7).view(y.shape).to(y.dtype)
+            grads = torch.autograd.grad((y * weight).float().sum(), leaves)
+            results.append([y.detach(), *grads])
+    return results
+
+
+def agree(results: list[list[Tensor]], dtype: torch.dtype) -> None:
+    for got, want in zip(*results, strict=True):
+        assert got.dtype == want.dtype and got.shape == want.shape
+        tolerance = 2e-2 if dtype == torch.bfloat16 else 2e-5
+        scale = want.float().abs().max().clamp(min=1)
+        assert (got.float() - want.float()).abs().max() <= tolerance * scale
+
+
+def maps(shape: tuple[int, ...], dtype: torch.dtype, count: int = 1) -> list[Tensor]:
+    torch.manual_seed(sum(shape))
+    found = [torch.randn(shape) for _ in range(count)]
+    # Numbers that bfloat16 holds too, away from the kinks, so that both types take the same side.
+    return [(x * 16).round().add_(0.25).div_(16).to(dtype) for x in found]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("residual", [False, True])
+def test_tail(shape: tuple[int, ...], dtype: torch.dtype, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    z, r = maps(shape, dtype, 2)
+    numbers = [torch.randn(1, shape[1], 1, 1) * 0.3 for _ in range(3)]
+    if residual:
+        agree(both(monkeypatch, Tail.apply, z, r, *numbers), dtype)
+    else:
+        agree(both(monkeypatch, lambda z, *n: Tail.apply(z, None, *n), z, *numbers), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", STE_KINDS)
+@pytest.mark.parametrize("strength", [1.0, 0.25])
+def test_sign(kind: str, strength: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in SHAPES:
+        (x,) = maps(shape, dtype)
+        shift = (torch.randn(1, shape[1], 1, 1) * 8).round() / 16
+        agree(both(monkeypatch, lambda x, s: BinariseActivation.apply(x, s, strength, kind), x, shift), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("low", "high"), [(0, 15), (-7, 7), (0, 255)])
+@pytest.mark.parametrize("strength", [1.0, 0.25])
+def test_lsq(low: int, high: int, strength: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in SHAPES:
+        (x,) = maps(shape, dtype)
+        scale = torch.tensor(0.11)
+        agree(both(monkeypatch, lambda x, s: LsqQuantise.apply(x, s, low, high, 0.1, strength), x, scale), dtype)
+
+
+@pytest.mark.parametrize("repeat", [1, 2, 3])
+def test_pool(repeat: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in SHAPES:
+        for dtype in (torch.float32, torch.bfloat16):
+            (x,) = maps(shape, dtype)
+            agree(both(monkeypatch, lambda x: PoolRepeat.apply(x, repeat), x), dtype)
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    z, r, g = maps((4, 24, 40, 40), torch.float32, 3)
+    z, r, g = (fused.packed(x) for x in (z, r, g))
+    numbers = [torch.randn(24) for _ in range(2)]
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(fused.tail_backward(g, z, r, *numbers))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
