@@ -35,19 +35,20 @@ def pack(
     name
         Name of the model in its card.
     """
-    from mpqyolo.cli.info import describe
     from mpqyolo.pack.pack import pack as pack_run
 
     size = parse_size(image_size)
     side = None if size is None else size[0] if size[0] == size[1] else size
     with Progress("packing", "photos") as progress:
-        pack_run(run, out, photos=photos, image_size=side, name=name, progress=progress)
-    document = describe(str(out))
-    del document["model"]
+        packed = pack_run(run, out, photos=photos, image_size=side, name=name, progress=progress)
+    proof, against = packed.proof, packed.ratios
     if json:
-        emit({"file": str(out), **document})
+        words = {**proof._asdict(), "from": packed.photos}
+        emit({"file": str(out), "size_bytes": packed.size_bytes, "claim_bytes": packed.claim, "proof": words, **against})
         return 0
-    against = f", {document['size_ratio']:.1f} times smaller than {document['reference']}" if document["size_ratio"] else ""
-    print(f"{out}: {document['size_bytes']:,} bytes{against}")
-    say(f"proven on photos: trained network, reference and engine agree; run it: mpqyolo predict {out} PHOTO --out DIR")
+    smaller = f", {against['size_ratio']:.1f} times smaller than {against['reference']}" if against else ""
+    print(f"{out}: {packed.size_bytes:,} bytes{smaller}")
+    equal = f"{proof.tensors} tensors on each of {proof.photos} photos"
+    say(f"proven: trained network, reference and engine ({proof.isa}) have equal integers in {equal} ({packed.photos})")
+    say(f"next: mpqyolo predict {out} PHOTO --out FOLDER")
     return 0

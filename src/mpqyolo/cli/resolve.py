@@ -110,11 +110,14 @@ def graph_model(text: str, image_size: tuple[int, int] | None, classes: int = 80
         from mpqyolo.train.checkpoint import load_checkpoint
 
         network, recipe = load_checkpoint(ref.path)
+        bits = recipe.model.policy
         height, width = image_size or (recipe.image_size, recipe.image_size)
     else:
         from mpqyolo.evaluate.predictors import random_network
 
-        network = random_network(ref.family, ref.size, numbered(classes), policy or POLICY[ref.family])
+        bits = policy or POLICY[ref.family]
+        network = random_network(ref.family, ref.size, numbered(classes), bits)
         height, width = image_size or (640, 640)
     model = graph_of(network, height if height == width else (height, width))
+    model = replace(model, policy={**model.policy, "name": bits})
     return model, len(dumps(model))

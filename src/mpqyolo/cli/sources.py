@@ -13,9 +13,9 @@ import numpy as np
 
 from mpqyolo.core.errors import ConfigError, DataError, ImageError, MpqError
 from mpqyolo.core.photo import read_photo
-from mpqyolo.data.formats.common import is_photo
 from mpqyolo.data.prefetch import prefetch
 
+PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"}
 DECODERS = 2
 
@@ -54,7 +54,7 @@ def expand(source: str) -> Group:
     """What SOURCE means. Raises DataError if there is no such thing."""
     path = Path(source)
     if path.is_dir():
-        paths = tuple(sorted(file for file in path.rglob("*") if is_photo(file)))
+        paths = tuple(sorted(file for file in path.rglob("*") if file.suffix.lower() in PHOTOS and file.is_file()))
         if not paths:
             raise DataError(f"{source}: no photos in this folder")
         return Group("photos", source, paths, len(paths))

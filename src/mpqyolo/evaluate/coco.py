@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
 
 from mpqyolo.core.detections import Detections
 from mpqyolo.data.sample import Dataset
@@ -56,6 +55,8 @@ def evaluate_coco(detections: Sequence[Detections], dataset: Dataset) -> dict[st
 
     Returns {"map", "map50", "map75", "per_class": {name: {"ap", "ap50"}}}; None for a class without boxes (not in the means).
     """
+    from faster_coco_eval import COCO, COCOeval_faster  # not in a deploy installation, where predictors are used without scores
+
     truth = COCO(ground_truth(dataset))
     evaluation = COCOeval_faster(truth, truth.loadRes(results(detections, dataset)), "bbox")
     evaluation.evaluate()
