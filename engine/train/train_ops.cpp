@@ -5,6 +5,8 @@
 // A map is a matrix of rows (batch * height * width) by channels (channels-last memory), float32 or bfloat16; all
 // arithmetic is float32. Sums over rows are taken in blocks of kRows rows, each in float, and the blocks are added in
 // order in double: the result does not depend on how many threads there are.
+#include <pthread.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -259,7 +261,12 @@ T* out(void* p) { return static_cast<T*>(p); }
 // bf16: 0 for float32 maps, 1 for bfloat16.
 #define MPQT extern "C" __attribute__((visibility("default"))) void
 
-MPQT mpqt_threads(int threads) { pool = threads > 1 ? std::make_unique<mpq::ThreadPool>(threads) : nullptr; }
+MPQT mpqt_threads(int threads) {
+  // A forked child has none of its parent's threads, and must not wait for them: it forgets the pool and works alone.
+  static const int once = pthread_atfork(nullptr, nullptr, [] { static_cast<void>(pool.release()); });
+  static_cast<void>(once);
+  pool = threads > 1 ? std::make_unique<mpq::ThreadPool>(threads) : nullptr;
+}
 
 MPQT mpqt_tail_forward(int bf16, int64_t rows, int64_t n, const void* z, const void* r, const float* before, const float* slope,
                        const float* after, void* y) {
