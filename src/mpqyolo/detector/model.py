@@ -15,6 +15,7 @@ from mpqyolo.detector.blocks import Pixels, Stem
 from mpqyolo.detector.head import Head
 from mpqyolo.detector.maps import Maps
 from mpqyolo.detector.neck import Neck
+from mpqyolo.detector.paper import build_paper
 
 FAMILIES = ("mpq", "paper", "yolov5")
 STRIDES = (8, 16, 32)
@@ -29,7 +30,15 @@ class Detector(nn.Module):
     strides = STRIDES
 
     def __init__(
-        self, family: str, size: str, classes: Sequence[str], options: dict[str, Any], stem: nn.Module, backbone: nn.Module, neck: nn.Module, head: nn.Module
+        self,
+        family: str,
+        size: str,
+        classes: Sequence[str],
+        options: dict[str, Any],
+        stem: nn.Module,
+        backbone: nn.Module,
+        neck: nn.Module,
+        head: nn.Module,
     ) -> None:
         super().__init__()
         self.family, self.size, self.classes, self.options = family, size, tuple(classes), dict(options)
@@ -58,8 +67,6 @@ def build_model(family: str, size: str, classes: Sequence[str], **options: Any) 
     if family == "mpq":
         return _build_mpq(size, classes, options)
     if family == "paper":
-        from mpqyolo.detector.paper import build_paper
-
         return build_paper(size, classes, options)
     if family == "yolov5":
         from mpqyolo.detector.yolov5 import YOLOv5
