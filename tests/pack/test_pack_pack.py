@@ -1,0 +1,184 @@
+"""From a run folder to a proven file, and what happens on the way when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mpqyolo.account.cost import cost
+from mpqyolo.account.yolov5 import yolov5
+from mpqyolo.core.bits import policy
+from mpqyolo.core.errors import CheckpointError, DataError, PackError
+from mpqyolo.data.sample import Dataset
+from mpqyolo.detector.model import build_model
+from mpqyolo.evaluate.verify import Verifier
+from mpqyolo.format.card import check_card
+from mpqyolo.format.reader import read_model
+from mpqyolo.graph.ir import Graph
+from mpqyolo.pack import pack as packing
+from mpqyolo.pack.pack import graph_of, pack
+from mpqyolo.pack.passes import optimise
+from mpqyolo.pack.photos import MOST, made_up, proof_photos
+from mpqyolo.quantize.apply import apply_policy
+from mpqyolo.reference.decode import detect
+from mpqyolo.runtime.detector import Detector
+from mpqyolo.train.checkpoint import BEST, load_tensors, save_tensors
+from mpqyolo.train.recipe_file import save_recipe
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+
+@pytest.mark.parametrize("bits", ["default", "paper", "w4a4"])
+def test_a_run_becomes_a_proven_file(bits: str, trained: dict[str, Any], squares: Dataset, tmp_path: Path) -> None:
+    out, seen = tmp_path / "squares.mpqy", []
+    result = pack(trained[bits].folder, out, progress=lambda done, total: seen.append((done, total)))
+    assert [path.name for path in tmp_path.iterdir()] == ["squares.mpqy"] and seen == [(i, 4) for i in (1, 2, 3, 4)]
+    assert result.proof.photos == 4 and result.photos == "photos of the 'val' split"
+    assert result.proof.tensors == len(result.model.graph.tensors) > 50
+
+    # The file's size is the claim: every constant at its true width, and a header.
+    assert result.size_bytes == out.stat().st_size and result.claim == cost(result.model.graph).size_bytes
+    assert result.claim < result.size_bytes < result.claim + 40_000
+    weights = sum(layer.weight_bytes for layer in cost(result.model.graph).layers)
+    expected = sum(p.numel() * p_bits for p, p_bits in weights_and_bits(trained[bits].model)) / 8
+    assert abs(weights - expected) < 100
+    assert result.ratios["size_ratio"] == yolov5("n", 2, 64).size_bytes / result.size_bytes
+
+    model = read_model(out)
+    check_card(model.card)
+    assert model.card["name"] == "squares" and model.card["metrics"] == {"val_map": 0.5, "val_map50": 0.75}
+    assert model.card["data"] == "data" and str(squares.root.parent) not in json.dumps(model.card)
+    assert model.classes == ("red", "blue") and model.policy["name"] == bits
+    assert model.policy["bits"] == {region: list(pair) for region, pair in policy(bits).regions().items()}
+
+    verifier, detector, found = Verifier(out), Detector(out, min_score=0.02), 0
+    for index in range(len(squares)):
+        photo = squares.read(index)
+        assert verifier.difference(photo) is None
+        ours, reference = detector.predict(photo), detect(model, photo, 0.02)
+        assert np.array_equal(ours.xyxy, reference.xyxy) and np.array_equal(ours.score, reference.score)
+        found += len(ours)
+    assert found >= len(squares) / 2
+
+
+def weights_and_bits(model: torch.nn.Module) -> list[tuple[torch.Tensor, int]]:
+    convs = (m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    return [(m.weight, m.weight_quantiser.bits) for m in convs]
+
+
+def test_a_failed_proof_names_the_tensor_and_leaves_the_old_file(
+    trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass that gets one number wrong."""
+
+    def wrong(graph: Graph) -> Graph:
+        graph = optimise(graph)
+        name = "neck.top4.mix.bias"
+        values = graph.constants[name].values.copy()
+        values += 40
+        return replace(graph, constants={**graph.constants, name: replace(graph.constants[name], values=values)})
+
+    monkeypatch.setattr(packing, "optimise", wrong)
+    out = tmp_path / "m.mpqy"
+    with pytest.raises(PackError, match=r"photo 1, between the folded network and the reference: neck\.top4\.mix: \d+ elements"):
+        pack(trained["default"].folder, out)
+    assert list(tmp_path.iterdir()) == []
+    out.write_bytes(b"old")
+    with pytest.raises(PackError, match="no file was written"):
+        pack(trained["default"].folder, out)
+    assert out.read_bytes() == b"old" and list(tmp_path.iterdir()) == [out]
+
+
+def test_an_engine_that_is_wrong_is_caught(trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mpqyolo.runtime.session import Session
+
+    right = Session.tensor
+
+    def wrong(self: Session, name: str) -> np.ndarray:
+        values = right(self, name).copy()
+        if name == "backbone.stage16.0":
+            values[-1, -1, -1] += 1
+        return values
+
+    monkeypatch.setattr(Session, "tensor", wrong)
+    with pytest.raises(PackError, match=r"between the engine and the reference: backbone\.stage16\.0: 1 elements differ"):
+        pack(trained["default"].folder, tmp_path / "m.mpqy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_size_name_and_photos_can_be_chosen(trained: dict[str, Any], squares: Dataset, tmp_path: Path) -> None:
+    photos = [squares.read(0), np.zeros((50, 70, 3), np.uint8), np.full((7, 300, 3), 255, np.uint8)]
+    result = pack(trained["paper"].folder / BEST, tmp_path / "m.mpqy", photos, (64, 96), "wide")
+    assert result.model.graph.tensors["image"].shape == (3, 64, 96) and result.model.card["image_size"] == [64, 96]
+    assert result.model.card["name"] == "wide" and result.photos == "given photos" and result.proof.photos == 3
+    with pytest.raises(PackError, match="image size 64x100: both must be multiples of 32"):
+        pack(trained["paper"].folder, tmp_path / "n.mpqy", image_size=(64, 100))
+    with pytest.raises(PackError, match="there is no folder"):
+        pack(trained["paper"].folder, tmp_path / "nowhere" / "n.mpqy")
+    with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
+        pack(tmp_path, tmp_path / "n.mpqy")
+
+
+def test_where_photos_come_from(trained: dict[str, Any], squares: Dataset, tmp_path: Path) -> None:
+    recipe = trained["default"].recipe
+    assert [len(proof_photos(given, recipe)[0]) for given in (None, squares.root, [squares.read(0)] * 100)] == [4, 16, MOST]
+    Image.fromarray(squares.read(3)).save(tmp_path / "one.png")
+    photos, words = proof_photos(tmp_path, recipe)
+    assert np.array_equal(photos[0], squares.read(3)) and words == f"photos of {tmp_path.name}"
+    gone = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(tmp_path / "gone")})})
+    photos, words = proof_photos(None, gone)
+    assert len(photos) == 4 and "made-up photos" in words
+    assert all(np.array_equal(a, b) for a, b in zip(photos, made_up(4), strict=True))
+    with pytest.raises(DataError, match="no photos are given"):
+        proof_photos([], recipe)
+    with pytest.raises(DataError):
+        proof_photos(tmp_path / "nothing", recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda name, t: torch.full_like(t, 0.7) if name.endswith("strength") else t, "quantised to 70% only"),
+        (lambda name, t: torch.full_like(t, 8) if name.endswith("mix.conv.weight_quantiser.bits_buffer") else t,
+         "layer 'neck.top4.mix.conv': its weights have 8 bits, policy 'default' says 4"),
+    ],
+)  # fmt: skip
+def test_an_unfinished_run_is_refused(change: Any, words: str, trained: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_recipe(folder, trained["default"].recipe)
+    tensors, record = load_tensors(trained["default"].folder / BEST)
+    save_tensors(folder / BEST, {name: change(name, t) for name, t in tensors.items()}, record)
+    with pytest.raises(PackError, match=words):
+        pack(folder, tmp_path / "m.mpqy")
+    assert not (tmp_path / "m.mpqy").exists()
+
+
+@pytest.mark.parametrize("bits", ["default", "paper", "w4a4"])
+def test_graph_of_a_network_with_random_weights(bits: str) -> None:
+    network = build_model("mpq", "n", tuple("abc"))
+    apply_policy(network, policy(bits))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    model = graph_of(network, (64, 96))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert model.policy["bits"] == {region: list(pair) for region, pair in policy(bits).regions().items()}
+    counted = cost(model.graph)
+    weights = sum(m.weight.numel() * (32 if m.weight_quantiser is None else m.weight_quantiser.bits) for m in convs(network)) / 8
+    assert abs(sum(layer.weight_bytes for layer in counted.layers) - weights) < 100
+    assert counted.macs[32] == 0 and (counted.macs[1] > counted.macs[4]) == (bits != "w4a4")
+
+
+def convs(network: torch.nn.Module) -> list[Any]:
+    return [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+
+
+def test_graph_of_a_float_network_is_refused() -> None:
+    with pytest.raises(PackError, match="its weights are float"):
+        graph_of(build_model("mpq", "n", ("a",)), 64)
