@@ -35,8 +35,30 @@ inline V table(uint16_t offset) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(&kTables.of[0][0] + offset)));
 }
 
-int lookups(const Conv& conv) { return (conv.in_channels + 3) / 4 * conv.kernel * conv.kernel; }
+int groups(const Conv& conv) { return (conv.in_channels + 3) / 4; }
+int lookups(const Conv& conv) { return groups(conv) * conv.kernel * conv.kernel; }
 int units(const Conv& conv) { return (lookups(conv) + 2) / 3; }
+
+// The three look-ups of a unit lie at the same distances in every unit: a row of a 3x3, or three groups of a 1x1.
+bool has_steps(const Conv& conv) { return conv.kernel == 1 || conv.kernel == 3; }
+
+// Look-up i, in order of units.  Those that fill up the last unit repeat a place that exists and count nothing; a 1x1 moves
+// its last unit back so that the distances stay.
+struct Lookup {
+  int group, tap;
+  bool counts;
+};
+
+Lookup lookup(const Conv& conv, int i) {
+  const int taps = conv.kernel * conv.kernel, all = groups(conv);
+  if (taps == 1) {
+    const int unit = i - i % 3, group = std::min(std::min(unit, std::max(all - 3, 0)) + i % 3, all - 1);
+    return {group, 0, group >= unit && (i % 3 == 0 || all >= 3 || i < all)};
+  }
+  return i < lookups(conv) ? Lookup{i / taps, i % taps, true} : Lookup{0, 0, false};
+}
+
+ptrdiff_t place_of(const ConvCall& call, const Lookup& at) { return at.group * call.in_plane + call.taps[at.tap]; }
 
 // Counts that lie in 32 bytes go to 32 words.
 inline void widen(V bytes, int16_t* to, bool first) {
@@ -46,50 +68,54 @@ inline void widen(V bytes, int16_t* to, bool first) {
   store(to, a), store(to + 16, b);
 }
 
-// `low` has the bytes of the even channel; `high` the sums of x >> 4 as words, in which the odd positions' low nibbles
-// have crept into the even bytes.
-inline void widen_pair(V low, V high, int16_t* to, bool first) {
-  widen(low, to, first);
-  widen(_mm256_sub_epi16(high, _mm256_slli_epi16(_mm256_srli_epi16(low, 8), 4)), to + kTile, first);
+inline V times16(V bytes) { return _mm256_and_si256(_mm256_slli_epi16(bytes, 4), _mm256_set1_epi8(-16)); }  // modulo 256
+
+// Parts the sums of pairs L + 16 H into bytes L and H, both at most 252, from two sums of bytes modulo 256:
+//     sum   = L + 16 H          at every position
+//     high  = H                 at odd positions; at even ones H + 16 (L of the next position), which vpsrlw let in
+// So H is known where it is odd, and by it L = sum - 16 H; then H at the even positions, and L there.
+inline void widen_pair(V sum, V high, int16_t* to, bool first) {
+  const V odd_low = _mm256_srli_epi16(_mm256_sub_epi8(sum, times16(high)), 8);
+  high = _mm256_sub_epi8(high, _mm256_and_si256(_mm256_slli_epi16(odd_low, 4), _mm256_set1_epi16(255)));
+  widen(_mm256_sub_epi8(sum, times16(high)), to, first);
+  widen(high, to + kTile, first);
 }
 
-// Matches of 4 channels at 64 positions -> tile[4][64].
-inline void count(const uint8_t* in, const int32_t* offset, const uint16_t* w, int units, int16_t* tile) {
-  const V nibble = _mm256_set1_epi8(15), zero = _mm256_setzero_si256();
+// Matches of 4 channels at 64 positions -> tile[4][64].  Look-up j of unit u reads in + offset[u] + step[j] if there are
+// steps (a load and an address fewer for each look-up), else in + offset[3 * u + j].
+template <bool Steps>
+inline void count(const uint8_t* in, const int32_t* offset, const ptrdiff_t* step, const uint16_t* w, int units, int16_t* tile) {
+  const V zero = _mm256_setzero_si256();
+  const uint8_t *const in1 = in + step[1], *const in2 = in + step[2];
   for (int begin = 0, end; begin < units; begin = end) {
     end = std::min(units, begin + kWiden);
-    V low00 = zero, low01 = zero, low10 = zero, low11 = zero, high00 = zero, high01 = zero, high10 = zero, high11 = zero;
-    for (int u = begin; u < end; u++, w += 6, offset += 3) {
-      const uint8_t* at = in + offset[0];
-      V i0 = load(at), i1 = load(at + 32), t = table(w[0]);
+    V sum00 = zero, sum01 = zero, sum10 = zero, sum11 = zero, high00 = zero, high01 = zero, high10 = zero, high11 = zero;
+    for (int u = begin; u < end; u++, w += 6) {
+      const ptrdiff_t at = offset[Steps ? u : 3 * u];
+      V i0 = load(in + at), i1 = load(in + at + 32), t = table(w[0]);
       V x00 = _mm256_shuffle_epi8(t, i0), x01 = _mm256_shuffle_epi8(t, i1);
       t = table(w[1]);
       V x10 = _mm256_shuffle_epi8(t, i0), x11 = _mm256_shuffle_epi8(t, i1);
-      for (int j = 1; j < 3; j++) {
-        at = in + offset[j];
-        i0 = load(at), i1 = load(at + 32), t = table(w[2 * j]);
-        x00 = _mm256_add_epi8(x00, _mm256_shuffle_epi8(t, i0));
-        x01 = _mm256_add_epi8(x01, _mm256_shuffle_epi8(t, i1));
-        t = table(w[2 * j + 1]);
-        x10 = _mm256_add_epi8(x10, _mm256_shuffle_epi8(t, i0));
-        x11 = _mm256_add_epi8(x11, _mm256_shuffle_epi8(t, i1));
+      const auto look_up = [&](const uint8_t* from, const uint16_t* v) {
+        i0 = load(from), i1 = load(from + 32), t = table(v[0]);
+        x00 = _mm256_add_epi8(x00, _mm256_shuffle_epi8(t, i0)), x01 = _mm256_add_epi8(x01, _mm256_shuffle_epi8(t, i1));
+        t = table(v[1]);
+        x10 = _mm256_add_epi8(x10, _mm256_shuffle_epi8(t, i0)), x11 = _mm256_add_epi8(x11, _mm256_shuffle_epi8(t, i1));
         // Without this, compilers hoist the loads of all three look-ups, and sums of the loop spill: 5 to 10 % slower.
         asm("" : "+x"(x00), "+x"(x01), "+x"(x10), "+x"(x11));
-      }
-      low00 = _mm256_add_epi8(low00, _mm256_and_si256(x00, nibble));
-      high00 = _mm256_add_epi16(high00, _mm256_srli_epi16(x00, 4));
-      low01 = _mm256_add_epi8(low01, _mm256_and_si256(x01, nibble));
-      high01 = _mm256_add_epi16(high01, _mm256_srli_epi16(x01, 4));
-      low10 = _mm256_add_epi8(low10, _mm256_and_si256(x10, nibble));
-      high10 = _mm256_add_epi16(high10, _mm256_srli_epi16(x10, 4));
-      low11 = _mm256_add_epi8(low11, _mm256_and_si256(x11, nibble));
-      high11 = _mm256_add_epi16(high11, _mm256_srli_epi16(x11, 4));
-      asm("" : "+x"(low00), "+x"(low01), "+x"(low10), "+x"(low11), "+x"(high00), "+x"(high01), "+x"(high10), "+x"(high11));
+      };
+      look_up(Steps ? in1 + at : in + offset[3 * u + 1], w + 2);
+      look_up(Steps ? in2 + at : in + offset[3 * u + 2], w + 4);
+      sum00 = _mm256_add_epi8(sum00, x00), high00 = _mm256_add_epi8(high00, _mm256_srli_epi16(x00, 4));
+      sum01 = _mm256_add_epi8(sum01, x01), high01 = _mm256_add_epi8(high01, _mm256_srli_epi16(x01, 4));
+      sum10 = _mm256_add_epi8(sum10, x10), high10 = _mm256_add_epi8(high10, _mm256_srli_epi16(x10, 4));
+      sum11 = _mm256_add_epi8(sum11, x11), high11 = _mm256_add_epi8(high11, _mm256_srli_epi16(x11, 4));
+      asm("" : "+x"(sum00), "+x"(sum01), "+x"(sum10), "+x"(sum11), "+x"(high00), "+x"(high01), "+x"(high10), "+x"(high11));
     }
-    widen_pair(low00, high00, tile, begin == 0);
-    widen_pair(low01, high01, tile + 32, begin == 0);
-    widen_pair(low10, high10, tile + 2 * kTile, begin == 0);
-    widen_pair(low11, high11, tile + 2 * kTile + 32, begin == 0);
+    widen_pair(sum00, high00, tile, begin == 0);
+    widen_pair(sum01, high01, tile + 32, begin == 0);
+    widen_pair(sum10, high10, tile + 2 * kTile, begin == 0);
+    widen_pair(sum11, high11, tile + 2 * kTile + 32, begin == 0);
   }
 }
 
@@ -113,23 +139,24 @@ inline V narrow(V x, int shift) {
 template <int F>
 struct Kernel {
   static void run(const Conv& conv, const ConvCall& call) {
-    const int groups = (conv.in_channels + 3) / 4, taps = conv.kernel * conv.kernel, n = units(conv);
+    const int n = units(conv), stride = has_steps(conv) ? 3 : 1;
     int32_t* offset = reinterpret_cast<int32_t*>(call.scratch);
-    for (int i = 0; i < 3 * n; i++) {
-      offset[i] = i < groups * taps ? static_cast<int32_t>(i / taps * call.in_plane + call.taps[i % taps]) : offset[0];
-    }
+    for (int i = 0; i < 3 * n; i += stride) offset[i / stride] = static_cast<int32_t>(place_of(call, lookup(conv, i)));
+    ptrdiff_t step[3] = {};
+    for (int j = 1; j < 3 && has_steps(conv); j++) step[j] = place_of(call, lookup(conv, j)) - place_of(call, lookup(conv, 0));
+    const auto count_tile = has_steps(conv) ? count<true> : count<false>;
     const int sum = static_cast<int>(conv.max_sum()) + twice_missing(conv);
     Scale scale;
     if (F & kCounts) scale = {1 - conv.shift, static_cast<int16_t>(static_cast<unsigned>(sum) << -conv.shift)};
     const uint16_t* weights = reinterpret_cast<const uint16_t*>(call.weights);
     alignas(32) int16_t tile[4 * kTile] = {};
     // A strip's maps stay in L1 while all channels pass, and the streams go by in pieces that a prefetcher sees.
-    const int strip = kTile * std::clamp(16384 / (groups * kTile), 1, 4), channels = last_quad(call);
+    const int strip = kTile * std::clamp(16384 / (groups(conv) * kTile), 1, 4), channels = last_quad(call);
     for (int begin = call.begin; begin < call.end; begin += strip) {
       const int end = std::min(call.end, begin + strip);
       for (int q = call.channel_begin; q < channels; q += 4) {
         for (int p = begin; p < end; p += kTile) {
-          if (q < conv.out_channels) count(call.in + p, offset, weights + static_cast<size_t>(q) / 4 * n * 6, n, tile);
+          if (q < conv.out_channels) count_tile(call.in + p, offset, step, weights + static_cast<size_t>(q) / 4 * n * 6, n, tile);
           if (!(F & kCounts)) {
             const V all = _mm256_set1_epi16(static_cast<int16_t>(sum));
             for (int16_t* t = tile; t < tile + 4 * kTile; t += 16) {
@@ -159,19 +186,20 @@ size_t prepared_bytes(const Conv& conv) { return static_cast<size_t>((conv.out_c
 
 // [quad of outputs][unit][3 look-ups][2 pairs] addresses of tables.
 void prepare(const Conv& conv, const uint8_t* weights, uint8_t* prepared) {
-  const int taps = conv.kernel * conv.kernel, n = lookups(conv), all = 3 * units(conv);
+  const int taps = conv.kernel * conv.kernel, all = 3 * units(conv);
   uint16_t* to = reinterpret_cast<uint16_t*>(prepared);
   for (int q = 0; q < conv.out_channels; q += 4) {
     for (int i = 0; i < all; i++) {
+      const Lookup at = lookup(conv, i);
       for (int pair = 0; pair < 2; pair++) {
         int byte = 0;
         for (int j = 0; j < 8; j++) {
-          const int o = q + 2 * pair + j / 4, c = i / taps * 4 + j % 4;
-          if (i >= n || o >= conv.out_channels || c >= conv.in_channels) continue;
-          const size_t index = (static_cast<size_t>(o) * taps + i % taps) * conv.in_channels + c;
+          const int o = q + 2 * pair + j / 4, c = at.group * 4 + j % 4;
+          if (o >= conv.out_channels || c >= conv.in_channels) continue;
+          const size_t index = (static_cast<size_t>(o) * taps + at.tap) * conv.in_channels + c;
           byte |= (weight_at(WType::w1, weights, index) > 0) << j;
         }
-        *to++ = static_cast<uint16_t>(16 * (i < n ? byte : kZero));
+        *to++ = static_cast<uint16_t>(16 * (at.counts ? byte : kZero));
       }
     }
   }

@@ -35,11 +35,11 @@ inline V choose(int i, int j) {
   return load(at);
 }
 
-// The pairs of 64 positions for one row of taps: to[pair][64].
-void lay_out(const Conv& conv, const uint8_t* row, V* to) {
+// The pairs of up to 64 positions for one row of taps: to[pair][64].
+inline void lay_out(const Conv& conv, const uint8_t* row, int wide, V* to) {
   const V rg = choose(0, 1), gb = choose(1, 2), b0 = choose(2, 4), r1 = choose(4, 0);
   const int step = kPixel * conv.stride, k = conv.kernel;
-  for (int p = 0; p < kTile; p += 8, row += 8 * step, to++) {
+  for (int p = 0; p < round_up(wide, 16); p += 8, row += 8 * step, to++) {
     V* pair = to;
     for (int x = 0; x < k; x += 2) {
       const V left = pixels(row + x * kPixel, conv.stride);
@@ -79,8 +79,8 @@ inline void dot(const V* x, const int32_t* w, int pairs, V half, __m128i right, 
   }
 }
 
-// A tile that reaches beyond its row would write into the next one, perhaps another thread's: its outputs go aside first,
-// and what belongs to the row is copied.
+// A tile that reaches beyond its row writes into the next ones. Those come later, unless they are another call's: then the
+// outputs go aside first, and what belongs to the row is copied.
 struct Aside {
   alignas(32) int16_t s16[4 * kTile];
   alignas(32) uint8_t b1[kTile];
@@ -92,31 +92,42 @@ struct Aside {
   }
 };
 
+size_t tile_bytes(const Conv& conv) { return static_cast<size_t>(pairs(conv)) * kTile * sizeof(int32_t); }
+
+// Tiles of a strip: laid out together in half of L1, so that a channel's outputs go by in long pieces.
+int strip_tiles(const Conv& conv) { return std::clamp(static_cast<int>(16384 / tile_bytes(conv)), 1, 4); }
+
 template <int F>
 struct Kernel {
   static void run(const Conv& conv, const ConvCall& call) {
-    const int n = pairs(conv), shift = conv.shift;
+    const int n = pairs(conv), shift = conv.shift, strip = strip_tiles(conv) * kTile;
     const V half = _mm256_set1_epi32(shift > 0 ? 1 << (shift - 1) : 0);
     const __m128i right = _mm_cvtsi32_si128(std::max(shift, 0));
     V* const laid = reinterpret_cast<V*>(call.scratch);
     const int32_t* weights = reinterpret_cast<const int32_t*>(call.weights);
-    alignas(32) int16_t tile[4 * kTile];
+    alignas(32) int16_t tile[4 * kTile] = {};
     Aside aside;
     for (int y = call.begin / conv.out_pitch; y * conv.out_pitch < call.end; y++) {
-      for (int x = 0; x < conv.width; x += kTile) {
-        const int p = y * conv.out_pitch + x, wide = std::min(kTile, conv.width - x);
-        for (int dy = 0; dy < conv.kernel; dy++) {
-          const ptrdiff_t from = static_cast<ptrdiff_t>(y * conv.stride + dy - conv.pad) * conv.in_pitch + x * conv.stride - conv.pad;
-          lay_out(conv, call.in + from * kPixel, laid + dy * row_pairs(conv) * (kTile / 8));
+      for (int begin = 0; begin < conv.width; begin += strip) {
+        const int end = std::min(conv.width, begin + strip);
+        for (int x = begin; x < end; x += kTile) {
+          V* const to = laid + (x - begin) / 8 * n;
+          for (int dy = 0; dy < conv.kernel; dy++) {
+            const ptrdiff_t from = static_cast<ptrdiff_t>(y * conv.stride + dy - conv.pad) * conv.in_pitch + x * conv.stride - conv.pad;
+            lay_out(conv, call.in + from * kPixel, std::min(kTile, end - x), to + dy * row_pairs(conv) * (kTile / 8));
+          }
         }
         for (int q = call.channel_begin; q < last_quad(call); q += 4) {
-          if (q < conv.out_channels) {
-            const int32_t* w = weights + static_cast<ptrdiff_t>(q) * n;
-            for (int i = 0; i < kTile; i += 16) dot(laid + i / 8, w, n, half, right, std::max(-shift, 0), tile + i);
+          const int32_t* w = weights + static_cast<ptrdiff_t>(q) * n;
+          for (int x = begin; x < end; x += kTile) {
+            const int p = y * conv.out_pitch + x, wide = std::min(kTile, conv.width - x);
+            const V* from = laid + (x - begin) / 8 * n;
+            for (int i = 0; q < conv.out_channels && i < wide; i += 16) dot(from + i / 8, w, n, half, right, std::max(-shift, 0), tile + i);
+            const Place to = place(call, q, p);
+            const bool beyond = p + kTile > call.end;
+            store_planar<F>(conv, call, beyond ? aside.place(to) : to, {}, tile, q, p, wide);
+            if (beyond) aside.copy(to, std::min(4, conv.out_channels - q), wide);
           }
-          const Place to = place(call, q, p);
-          store_planar<F>(conv, call, wide == kTile ? to : aside.place(to), {}, tile, q, p, wide);
-          if (wide < kTile) aside.copy(to, std::min(4, conv.out_channels - q), wide);
         }
       }
     }
@@ -149,7 +160,7 @@ void prepare(const Conv& conv, const uint8_t* weights, uint8_t* prepared) {
   }
 }
 
-size_t scratch_bytes(const Conv& conv) { return static_cast<size_t>(pairs(conv)) * kTile * sizeof(int32_t); }
+size_t scratch_bytes(const Conv& conv) { return tile_bytes(conv) * strip_tiles(conv); }
 int granule(const Conv& conv) { return conv.out_pitch; }
 
 }  // namespace
