@@ -53,8 +53,8 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """`320` or `HEIGHTxWIDTH`, px, as (height, width). Raises ConfigError unless both are multiples of 32."""
     if text is None:
         return None
-    height, _, width = text.lower().partition("x")
-    numbers = (height, width or height)
+    height, by, width = text.lower().partition("x")
+    numbers = (height, width if by else height)
     if not all(n.isdecimal() and int(n) >= 32 and int(n) % 32 == 0 for n in numbers):
         raise ConfigError(f"--image-size {text}: give a multiple of 32, like 320, or HEIGHTxWIDTH, like 192x320")
     return int(numbers[0]), int(numbers[1])
