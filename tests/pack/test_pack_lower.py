@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import Zoo, make_zoo, noise
+from zoo import Zoo, make_zoo, noise, quantise
 
 from mpqyolo.core.errors import PackError
 from mpqyolo.core.image import letterbox
@@ -19,9 +19,11 @@ from mpqyolo.detector.decode import TorchPredictor
 from mpqyolo.detector.model import build_model
 from mpqyolo.evaluate import evaluate
 from mpqyolo.evaluate.parity import first_difference
+from mpqyolo.format.writer import dumps
 from mpqyolo.graph.ir import Model
 from mpqyolo.pack.folded import FoldedModel, folded
-from mpqyolo.pack.lower import lower
+from mpqyolo.pack.lower import distinct, lower
+from mpqyolo.pack.pack import graph_of
 from mpqyolo.pack.passes import optimise
 from mpqyolo.quantize.apply import handles
 from mpqyolo.quantize.binary import BinaryActivation
@@ -53,7 +55,7 @@ def worst_steps(model: nn.Module, images: Tensor) -> dict[str, tuple[str, float,
 
         return hook
 
-    for call in trace(model).calls:
+    for call in distinct(trace(model).calls):
         layer, hooks = call.module, []
         if isinstance(layer, StreamConv) and layer.conv.input_quantiser is not None:
             kind = "threshold" if isinstance(layer.conv.input_quantiser, BinaryActivation) else "requantise"
@@ -79,7 +81,7 @@ def check(found: dict[str, tuple[str, float, float]]) -> None:
             assert worst == 0, name
         elif dtype == "u4":
             # One code off where a sum lies next to a code's edge. A stream has some 50 steps a code: an edge is off by up to one.
-            assert worst <= 1.01 and share < (0.03 if name.endswith(("code3", "code4", "code5", "requantise")) else 0.01), name
+            assert worst <= 1.01 and share < (0.03 if name.endswith(("code3", "code4", "code5", "requantise")) else 0.02), name
         else:
             # The layer rounds once; the graph rounds its product, bias, average, gain, slope and shift, half a step each.
             assert worst <= (1.6 if name.startswith("predict") else 3), (name, worst)
@@ -91,6 +93,25 @@ def test_every_kind_of_layer(bits: str) -> None:
         found = worst_steps(make_zoo(bits, seed), noise(4, seed=seed + 10))
         assert len(found) > 25
         check(found)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "bits"),
+    [
+        ("mpq", {"shortcut": "gain", "act": "relu"}, "default"),
+        ("mpq", {"shortcut": "none", "act": "none"}, "paper"),
+        ("paper", {}, "paper"),
+        ("paper", {"shortcut": "none", "act": "none", "stem": "3x3"}, "paper"),
+        ("paper", {"shortcut": "plain", "act": "relu"}, "default"),
+        ("paper", {}, "w4a4"),
+    ],
+)
+def test_every_family(family: str, options: dict[str, str], bits: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(family, "n", ("a", "b"), **options).eval()
+    quantise(model, bits)
+    check(worst_steps(model, noise(4, seed=3)))
+    dumps(graph_of(model, (64, 96)))
 
 
 @pytest.mark.parametrize("bits", POLICIES)
@@ -129,7 +150,7 @@ def test_fused_and_plain_graph_reference_and_folded_are_equal(bits: str) -> None
 def test_names_are_those_of_the_layers() -> None:
     model = make_zoo()
     graph, decode = lower(model, 64, 96)
-    layers = {name for name, _ in model.named_modules()}
+    layers = {name for name, _ in model.named_modules()} | {"neck.pool.2"}  # it is called twice
     assert {node.name for node in graph.nodes if node.op in ("conv", "maxpool", "upsample2", "concat")} <= layers
     derived = {node.name for node in graph.nodes} - layers
     assert all(name.endswith((".threshold", ".avgpool")) and name.rpartition(".")[0] in layers for name in derived)
@@ -182,7 +203,7 @@ def spoiled(what: str) -> Zoo:
         ("bias", "layer 'backbone.fold': its bias reaches 25"),
         ("nan", "layer 'neck.mix': its weights are not finite"),
         ("threshold", "layer 'backbone.fold': its threshold reaches 256000"),
-        ("gain", "layer 'backbone.fold': the factors of its channels differ too much"),
+        ("gain", "layer 'backbone.fold': channel 15, which hardly moves"),
         ("norm", "layer 'backbone.fold': GroupNorm cannot be folded"),
     ],
 )

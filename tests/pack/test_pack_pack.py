@@ -29,7 +29,7 @@ from mpqyolo.pack.photos import MOST, made_up, proof_photos
 from mpqyolo.quantize.apply import apply_policy
 from mpqyolo.reference.decode import detect
 from mpqyolo.runtime.detector import Detector
-from mpqyolo.train.checkpoint import BEST, load_tensors, save_tensors
+from mpqyolo.train.checkpoint import BEST, load_tensors, make_model, save_tensors
 from mpqyolo.train.recipe_file import save_recipe
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -173,6 +173,19 @@ def test_graph_of_a_network_with_random_weights(bits: str) -> None:
     weights = sum(m.weight.numel() * (32 if m.weight_quantiser is None else m.weight_quantiser.bits) for m in convs(network)) / 8
     assert abs(sum(layer.weight_bytes for layer in counted.layers) - weights) < 100
     assert counted.macs[32] == 0 and (counted.macs[1] > counted.macs[4]) == (bits != "w4a4")
+
+
+def test_a_network_with_random_weights_costs_what_a_trained_one_does(trained: dict[str, Any]) -> None:
+    """Though all its bits are alike: the streams are never negative, and the thresholds are 0."""
+    for bits in ("default", "paper", "w4a4"):
+        part = trained[bits].recipe.model
+        a, b = (cost(graph_of(model, 64).graph) for model in (trained[bits].model, make_model(part)))
+        assert (a.parameters, a.size_bytes, a.macs) == (b.parameters, b.size_bytes, b.macs)
+        # A shift by 0 is no work: which layers have one is up to the numbers.
+        assert {**a.elementwise, "shift": 0} == {**b.elementwise, "shift": 0}
+    network = build_model("paper", "n", ("a",), shortcut="plain", act="relu", stem="3x3")
+    apply_policy(network, policy("paper"))
+    assert cost(graph_of(network, 64).graph).macs[1] > 0
 
 
 def convs(network: torch.nn.Module) -> list[Any]:

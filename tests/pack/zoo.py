@@ -46,7 +46,7 @@ class Neck(nn.Module):
 
     def forward(self, streams: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         p3, p4, p5 = (code(x) for code, x in zip((self.code3, self.code4, self.code5), streams, strict=True))
-        t4 = self.mix(self.join([p4, self.up(self.pool(p5))]))
+        t4 = self.mix(self.join([p4, self.up(self.pool(self.pool(p5)))]))
         return p3, t4, self.down(t4)
 
 
@@ -84,13 +84,23 @@ def noise(count: int, side: int = 64, seed: int = 0) -> Tensor:
     return (coarse + torch.randint(-40, 41, (count, 3, side, side), generator=make)).clamp(0, 255).to(torch.uint8)
 
 
+def quantise(model: nn.Module, bits: str) -> None:
+    """Quantisers of the policy, fully on, shifts anywhere near 0, scales and batch-norm statistics from noise."""
+    apply_policy(model, policy(bits))
+    with torch.no_grad():
+        for module in model.modules():
+            if getattr(module, "shift", None) is not None:  # ToCode and quantisers of streams
+                module.shift.normal_(0, 0.2)
+    for handle in handles(model):
+        handle.quantiser.set_strength(1)
+    for _ in range(2):  # the first sets scales, the second has statistics that belong to them
+        reestimate_bn(model, [noise(8)])
+
+
 def make_zoo(bits: str = "default", seed: int = 0) -> Zoo:
     """Quantised, with random numbers in every parameter and the statistics that belong to them."""
     torch.manual_seed(seed)
     model = Zoo().eval()
-    apply_policy(model, policy(bits))
-    for handle in handles(model):
-        handle.quantiser.set_strength(1)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, RPReLU):
@@ -102,8 +112,5 @@ def make_zoo(bits: str = "default", seed: int = 0) -> Zoo:
                 module.bias.normal_(0, 0.5)
             elif isinstance(module, Shortcut) and module.gain is not None:
                 module.gain.uniform_(-1.2, 1.2)
-            elif getattr(module, "shift", None) is not None:  # ToCode and quantisers of streams
-                module.shift.normal_(0, 0.2)
-    for _ in range(2):
-        reestimate_bn(model, [noise(8)])
+    quantise(model, bits)
     return model

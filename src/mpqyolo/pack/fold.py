@@ -23,7 +23,6 @@ FAR = (
     16,
     8,
 )  # standard deviations: sums beyond are given up, one after the other, where 16 bits cannot hold all that is possible
-_UNEQUAL = "the factors of its channels differ too much for 16 bits; train it longer or at a lower rate"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def stream(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Ep
         shift = best_shift(factor, np.minimum(needed, limit), sums.usual)
         if shift is not None:
             return _epilogue(factor, offset, sums, shift, layer)
-    raise PackError(f"layer '{layer}': {_UNEQUAL}")
+    raise _unequal(factor, sums, layer)
 
 
 def codes(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Epilogue:
@@ -146,7 +145,16 @@ def codes(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Epi
             if shift is not None:
                 # `v >> fraction` rounds down what mulhrs rounded to nearest: half a step less than the rounding half is unbiased.
                 return _epilogue(factor * step, offset * step + step / 2 - 0.5, sums, shift, layer, fraction)
-    raise PackError(f"layer '{layer}': {_UNEQUAL}")
+    raise _unequal(factor, sums, layer)
+
+
+def _unequal(factor: np.ndarray, sums: Sums, layer: str) -> PackError:
+    """One shift serves all channels: the greatest factor and the greatest sum, of whichever channels, must fit together."""
+    loudest, widest = int(np.abs(factor).argmax()), int(sums.needed[-1].argmax())
+    return PackError(
+        f"layer '{layer}': channel {loudest}, which hardly moves before its batch norm, and channel {widest} with its large sums "
+        "do not fit the same 16 bits; train it longer or at a lower rate"
+    )
 
 
 def steady(factor: np.ndarray, offset: np.ndarray, sums: Sums, least: float) -> tuple[np.ndarray, np.ndarray]:

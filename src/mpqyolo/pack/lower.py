@@ -6,7 +6,9 @@ Every rule below rewrites what `detector/blocks.py` computes in evaluation as do
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,13 +45,21 @@ def lower(model: nn.Module, height: int, width: int) -> tuple[Graph, Decode]:
     except ConfigError as fault:
         raise PackError(str(fault)) from None
     lowering = _Lowering(height, width)
-    for call in calls.calls:
+    for call in distinct(calls.calls):
         lowering.add(call)
     strides = model.strides
     assert isinstance(strides, tuple)
     pairs = [(lowering.values[d], lowering.values[c]) for d, c in zip(calls.distance, calls.logit, strict=True)]
     levels = tuple(Level(stride, *pair) for stride, pair in zip(strides, pairs, strict=True))
     return lowering.build.graph([name for pair in pairs for name in pair]), Decode(levels)
+
+
+def distinct(calls: Iterable[Call]) -> Iterator[Call]:
+    """The calls under names of their own: a layer that is called again (one pool, three times) is `name.2`, `name.3`."""
+    times: Counter[str] = Counter()
+    for call in calls:
+        times[call.name] += 1
+        yield call if times[call.name] == 1 else replace(call, name=f"{call.name}.{times[call.name]}")
 
 
 class _Lowering:
@@ -111,7 +121,7 @@ class _Lowering:
         epilogue = fold.stream(line.factor / STREAM, offset, line.sums, call.name)
         if act.slope is not None:
             constants["slope"] = ("i16", fold.q15(act.slope, call.name, "slope"))
-        if act.after.any():
+        if act.after is not None:
             constants["post"] = ("i16", fold.i16(act.after / STREAM, call.name, "activation's shift"))
         return self._conv(call.name, layer.conv, w, epilogue, sources, constants, "s16", STREAM, **more)
 

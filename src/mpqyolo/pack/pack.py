@@ -32,7 +32,7 @@ from mpqyolo.quantize.layers import QuantConv2d
 from mpqyolo.quantize.lsq import LsqActivation
 from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.train.checkpoint import find, load_checkpoint, load_tensors, model_policy
-from mpqyolo.train.ema import reestimate_bn
+from mpqyolo.train.ema import batch_norms, reestimate_bn
 from mpqyolo.train.recipe import Recipe
 
 Size = int | tuple[int, int]  # side of the input, or (height, width), px
@@ -107,12 +107,21 @@ def graph_of(model: nn.Module, image_size: Size) -> Model:
         quantiser.set_strength(1)
         if isinstance(quantiser, LsqActivation):
             quantiser.set_bits(ENGINE_BITS)
-    if not all(bool(q.initialised) for q in quantisers):
+    fresh = not all(bool(q.initialised) for q in quantisers)
+    if fresh:
         noise = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
         device = next(network.parameters()).device
         reestimate_bn(network, [noise.to(device)] * 2)  # twice: what the first sets the scales by has no statistics yet
     height, width = _both(image_size)
-    graph, decode = lower(network, height, width)
+    try:
+        graph, decode = lower(network, height, width)
+    except PackError:
+        if not fresh:
+            raise
+        # Untrained bits can be all alike, and a batch norm then wants more than 16 bits. What is counted needs no such values.
+        for norm in batch_norms(network):
+            torch.nn.init.zeros_(norm.weight)
+        graph, decode = lower(network, height, width)
     family, size, classes = (getattr(model, key, "") for key in ("family", "size", "classes"))
     assert isinstance(classes, tuple)
     card = {"family": str(family), "size": str(size), "image_size": [height, width]}

@@ -36,11 +36,11 @@ class Linear(NamedTuple):
 
 
 class Act(NamedTuple):
-    """f(x - before) + after, f(v) = v if v >= 0 else slope * v; each (O,), slope None for no activation."""
+    """f(x - before) + after, f(v) = v if v >= 0 else slope * v; each (O,); slope and after None where there is none."""
 
     before: np.ndarray
-    slope: np.ndarray | None
-    after: np.ndarray
+    slope: np.ndarray | None = None
+    after: np.ndarray | None = None
 
 
 def numbers(tensor: Tensor) -> np.ndarray:
@@ -109,9 +109,9 @@ def activation(act: nn.Module, channels: int, layer: str) -> Act:
     """Raises PackError for an activation that the graph does not have."""
     zeros = np.zeros(channels)
     if isinstance(act, nn.Identity):
-        return Act(zeros, None, zeros)
+        return Act(zeros)
     if isinstance(act, nn.ReLU):
-        return Act(zeros, zeros, zeros)
+        return Act(zeros, zeros)
     if isinstance(act, RPReLU):
         return Act(numbers(act.before), np.clip(numbers(act.slope), -SLOPE_TOP, SLOPE_TOP), numbers(act.after))
     raise PackError(f"layer '{layer}': the activation {type(act).__name__} has no integer form; use rprelu, relu or none")
