@@ -37,6 +37,11 @@ Shape random_shape(std::mt19937& random) {
   s.slope = random() % 2, s.post = random() % 2;
   s.shift = pick(random, kShifts);
   s.concat = random() % 4 == 0 ? 16 : 0;
+  if (random() % 4 == 0) {  // what kernels with narrow rights are for
+    s.input = DType::u4, s.weight = static_cast<WType>(random() % 2), s.in_channels += 31;
+    s.kernel = 3, s.stride = 1;
+    s.s16 = s.b1 = s.gain = false, s.u4 = true, s.residual_channels = 0;
+  }
   return s;
 }
 

@@ -10,7 +10,7 @@ namespace mpq {
 extern const ConvKernel conv_serial;
 extern const RowKernels rows_serial;
 #ifdef MPQ_HAS_AVX2
-extern const ConvKernel conv_w1b1_avx2, conv_wxu4_avx2, conv_wxu8_avx2;
+extern const ConvKernel conv_w1b1_avx2, conv_w4u4_winograd_avx2, conv_wxu4_avx2, conv_wxu8_avx2;
 extern const RowKernels rows_avx2;
 #endif
 
@@ -18,7 +18,7 @@ namespace {
 
 const ConvKernel* const kConv[] = {
 #ifdef MPQ_HAS_AVX2
-    &conv_w1b1_avx2, &conv_wxu4_avx2, &conv_wxu8_avx2,
+    &conv_w1b1_avx2, &conv_w4u4_winograd_avx2, &conv_wxu4_avx2, &conv_wxu8_avx2,
 #endif
     &conv_serial,
 };
