@@ -125,7 +125,7 @@ def test_a_trained_network_scores_as_in_training(bits: str, trained: dict[str, A
     """Maps differ: one step of the stream turns some bits, these turn others. What is found does not."""
     model = trained[bits].model
     before, after = (evaluate(TorchPredictor(m, 64), squares, 32) for m in (model, folded(model, 64)))
-    assert before.map50 > 0.8 and abs(after.map50 - before.map50) < 0.05 and abs(after.map - before.map) < 0.05
+    assert before.map50 > 0.6 and abs(after.map50 - before.map50) < 0.08 and abs(after.map - before.map) < 0.08
 
 
 @pytest.mark.parametrize("bits", POLICIES)
