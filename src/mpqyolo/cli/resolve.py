@@ -71,10 +71,14 @@ def open_predictor(
     if ref.kind == "packed":
         return predictors.packed(ref.path, **options)
     if ref.kind == "checkpoint":
+        from mpqyolo.pack.folded import folded
+        from mpqyolo.quantize.apply import handles
         from mpqyolo.train.checkpoint import load_checkpoint
 
         network, recipe = load_checkpoint(ref.path)
         options["image_size"] = image_size or (recipe.image_size, recipe.image_size)
+        if (strengths := [h.quantiser.strength for h in handles(network)]) and all(float(s) == 1 for s in strengths):
+            network = folded(network, options["image_size"])  # as a packed file of it finds
         return predictors.module(network, recipe.model.classes, **options)
     if ref.kind == "published":
         return predictors.published(ref.path, **options)

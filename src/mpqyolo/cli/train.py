@@ -77,6 +77,7 @@ def train(
     teacher
         A trained float run or checkpoint to learn from, instead of the run's own float stage.
     """
+    from mpqyolo.pack.folded import folded
     from mpqyolo.train.loop import train as run_training
     from mpqyolo.train.recipe_file import load_recipe
 
@@ -94,7 +95,7 @@ def train(
             raise ConfigError("say on which photos: --data DATA")
         bits = sections.get("model", {}).get("policy")
         settled = load_recipe(recipe or (bits if bits in ("float", "w4a4") else "pnq"), set_, **sections)
-    result = run_training(settled, out, resume, from_)
+    result = run_training(settled, out, resume, from_, exact=folded)
     if json:
         last = result.rows[-1] if result.rows else {}
         best = None if result.best != result.best else result.best
