@@ -31,7 +31,7 @@ double peak(const char* kernel) {
   const struct {
     const char* name;
     double macs;
-  } peaks[] = {{"conv_w1b1_avx2", 341}, {"conv_w4u4_winograd_avx2", 144}, {"conv_wxu4_avx2", 64}, {"conv_wxu8_avx2", 32}};
+  } peaks[] = {{"conv_w1b1_avx2", 384}, {"conv_w4u4_winograd_avx2", 144}, {"conv_wxu4_avx2", 64}, {"conv_wxu8_avx2", 32}};
   for (const auto& p : peaks)
     if (std::strcmp(p.name, kernel) == 0) return p.macs;
   return 0;
@@ -59,8 +59,9 @@ void add(std::vector<Sample>& samples, const Shape& s, const char* outputs, cons
   constexpr const char* kInputs[] = {"u8", "b1", "u4"};
   constexpr const char* kWeights[] = {"w1", "w4", "w8"};
   char text[100];
-  std::snprintf(text, sizeof text, "%s%s %dx%d/%d %3d->%3d @%3d %-3s", kWeights[static_cast<int>(s.weight)], kInputs[static_cast<int>(s.input)],
-                s.kernel, s.kernel, s.stride, s.in_channels, s.out_channels, s.height, outputs);
+  std::snprintf(text, sizeof text, "%s%s %dx%d/%d %3d->%3d @%3d %-3s", kWeights[static_cast<int>(s.weight)],
+                kInputs[static_cast<int>(s.input)], s.kernel, s.kernel, s.stride, s.in_channels, s.out_channels, s.height,
+                outputs);
   for (int i = 0; conv_kernel_at(i); i++) {
     const ConvKernel& kernel = *conv_kernel_at(i);
     auto problem = std::make_unique<Problem>(s, 1);
@@ -118,7 +119,8 @@ int main(int argc, char** argv) {
     std::sort(s.seconds.begin(), s.seconds.end());
     std::sort(s.per_cycle.begin(), s.per_cycle.end());
     const double macs = s.problem->macs() * 1e-9, most = peak(s.kernel->name);
-    std::printf("%-30s %-26s %9.1f %9.1f ", s.layer.c_str(), s.kernel->name, macs / s.seconds[s.seconds.size() / 2], macs / s.seconds[0]);
+    std::printf("%-30s %-26s %9.1f %9.1f ", s.layer.c_str(), s.kernel->name, macs / s.seconds[s.seconds.size() / 2],
+                macs / s.seconds[0]);
     most > 0 ? std::printf("%8.0f%%\n", 100 * s.per_cycle[s.per_cycle.size() / 2] / most) : std::printf("%9s\n", "");
   }
   return 0;

@@ -60,7 +60,8 @@ class Problem {
     residual_ = Buffer(static_cast<size_t>(shape.residual_channels) * planar * 2);
     for (size_t i = 0; i < residual_.size(); i++) residual_.data()[i] = static_cast<uint8_t>(random_());
     call_.residual = reinterpret_cast<int16_t*>(residual_.data());
-    if (shape.s16) s16_ = Buffer(static_cast<size_t>(shape.out_channels) * planar * 2), call_.s16 = reinterpret_cast<int16_t*>(s16_.data());
+    if (shape.s16)
+      s16_ = Buffer(static_cast<size_t>(shape.out_channels) * planar * 2), call_.s16 = reinterpret_cast<int16_t*>(s16_.data());
     if (shape.b1) b1_ = Buffer(static_cast<size_t>((shape.out_channels + 3) / 4) * planar), call_.b1 = b1_.data();
     call_.u4_pixel = round_up(shape.out_channels, 16) + shape.concat;
     if (shape.u4) u4_ = Buffer(static_cast<size_t>(codes) * call_.u4_pixel), call_.u4 = u4_.data();
@@ -110,9 +111,12 @@ class Problem {
     for (int y = 0; y < conv_.height; y++) {
       for (int x = 0; x < conv_.width; x++) {
         const ptrdiff_t p = y * conv_.out_pitch + x;
-        if (call_.s16) for (int c = 0; c < conv_.out_channels; c++) all.push_back(call_.s16[c * call_.s16_plane + p]);
-        if (call_.b1) for (int c = 0; c < conv_.out_channels; c += 4) all.push_back(call_.b1[c / 4 * call_.b1_plane + p]);
-        if (call_.u4) for (int c = 0; c < call_.u4_pixel; c++) all.push_back(call_.u4[p * call_.u4_pixel + c]);
+        if (call_.s16)
+          for (int c = 0; c < conv_.out_channels; c++) all.push_back(call_.s16[c * call_.s16_plane + p]);
+        if (call_.b1)
+          for (int c = 0; c < conv_.out_channels; c += 4) all.push_back(call_.b1[c / 4 * call_.b1_plane + p]);
+        if (call_.u4)
+          for (int c = 0; c < call_.u4_pixel; c++) all.push_back(call_.u4[p * call_.u4_pixel + c]);
       }
     }
     return all;
@@ -121,7 +125,8 @@ class Problem {
 
  private:
   static bool whole(const Buffer& b) {
-    for (int i = 1; i <= kSlack; i++) if (b.data()[-i] != 0xAB || b.data()[b.size() + i - 1] != 0xAB) return false;
+    for (int i = 1; i <= kSlack; i++)
+      if (b.data()[-i] != 0xAB || b.data()[b.size() + i - 1] != 0xAB) return false;
     return true;
   }
   const int16_t* constant(int count, int low, int high) {
@@ -174,7 +179,8 @@ class Problem {
     for (int y = 0; y < shape_.height; y++) {
       for (int x = 0; x < shape_.width; x++) {
         for (int c = 0; c < conv_.in_channels; c++) {
-          first[static_cast<ptrdiff_t>(y * conv_.in_pitch + x) * conv_.in_pixel + c] = static_cast<uint8_t>(random_() & (u8 ? 255 : 15));
+          first[static_cast<ptrdiff_t>(y * conv_.in_pitch + x) * conv_.in_pixel + c] =
+              static_cast<uint8_t>(random_() & (u8 ? 255 : 15));
         }
       }
     }

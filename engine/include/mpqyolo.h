@@ -102,8 +102,8 @@ MPQ_API int32_t mpq_session_detect(mpq_session* session, const uint8_t* photo, i
 /* A tensor of the last run as a dense array (channels, height, width): u8 and u4 as uint8, b1 as int8 -1 or +1, s16 as
  * int16. values may be NULL to ask for the shape. Returns the bytes it takes. Without keep_tensors only graph outputs
  * can be read. */
-MPQ_API int64_t mpq_session_tensor(const mpq_session* session, const char* name, mpq_tensor_info* info, void* values,
-                                   size_t size, char* error, size_t error_size);
+MPQ_API int64_t mpq_session_tensor(const mpq_session* session, const char* name, mpq_tensor_info* info, void* values, size_t size,
+                                   char* error, size_t error_size);
 
 /* layer: 0..layers-1. */
 MPQ_API mpq_layer_info mpq_session_layer(const mpq_session* session, int32_t layer);

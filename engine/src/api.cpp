@@ -15,7 +15,8 @@ struct mpq_model {
 };
 
 struct mpq_session {
-  explicit mpq_session(std::shared_ptr<const mpq::Model> model, const mpq::Options& options) : session(std::move(model), options) {}
+  explicit mpq_session(std::shared_ptr<const mpq::Model> model, const mpq::Options& options)
+      : session(std::move(model), options) {}
   mpq::Session session;
 };
 
@@ -45,7 +46,8 @@ Result guarded(const Call& call, Result failed, char* error, size_t size) {
 
 int32_t give(const std::vector<mpq::Box>& found, mpq_box* boxes, int32_t capacity) {
   const auto count = static_cast<int32_t>(std::min<size_t>(found.size(), static_cast<size_t>(std::max(capacity, 0))));
-  for (int32_t i = 0; i < count; i++) boxes[i] = {found[i].x1, found[i].y1, found[i].x2, found[i].y2, found[i].score, found[i].class_id};
+  for (int32_t i = 0; i < count; i++)
+    boxes[i] = {found[i].x1, found[i].y1, found[i].x2, found[i].y2, found[i].score, found[i].class_id};
   return count;
 }
 
@@ -81,7 +83,8 @@ void mpq_model_free(mpq_model* model) { delete model; }
 mpq_model_info mpq_model_describe(const mpq_model* handle) {
   const mpq::Model& model = *handle->model;
   const mpq::Shape shape = model.tensors[model.input].shape;
-  return {shape.height, shape.width, shape.channels, static_cast<int32_t>(model.classes.size()), model.levels.back().stride, model.iou};
+  return {shape.height, shape.width, shape.channels, static_cast<int32_t>(model.classes.size()), model.levels.back().stride,
+          model.iou};
 }
 
 const char* mpq_model_class_name(const mpq_model* handle, int32_t class_id) {
@@ -115,7 +118,7 @@ void mpq_session_free(mpq_session* session) { delete session; }
 
 mpq_session_info mpq_session_describe(const mpq_session* handle) {
   const mpq::Session& s = handle->session;
-  return {s.input().height,         s.input().width,           s.threads(), static_cast<int32_t>(s.plan().steps.size()),
+  return {s.input().height,     s.input().width,         s.threads(),           static_cast<int32_t>(s.plan().steps.size()),
           s.plan().arena_bytes, s.plan().prepared_bytes, mpq::isa_name(s.isa())};
 }
 
@@ -136,8 +139,8 @@ int32_t mpq_session_decode(const mpq_session* session, float min_score, float io
       -1, error, error_size);
 }
 
-int32_t mpq_session_detect(mpq_session* session, const uint8_t* photo, int32_t w, int32_t h, ptrdiff_t row_stride, float min_score,
-                           float iou, mpq_box* boxes, int32_t capacity, char* error, size_t error_size) {
+int32_t mpq_session_detect(mpq_session* session, const uint8_t* photo, int32_t w, int32_t h, ptrdiff_t row_stride,
+                           float min_score, float iou, mpq_box* boxes, int32_t capacity, char* error, size_t error_size) {
   return guarded(
       [&] {
         check_thresholds(min_score, iou);
@@ -149,8 +152,8 @@ int32_t mpq_session_detect(mpq_session* session, const uint8_t* photo, int32_t w
       -1, error, error_size);
 }
 
-int64_t mpq_session_tensor(const mpq_session* session, const char* name, mpq_tensor_info* info, void* values, size_t size, char* error,
-                           size_t error_size) {
+int64_t mpq_session_tensor(const mpq_session* session, const char* name, mpq_tensor_info* info, void* values, size_t size,
+                           char* error, size_t error_size) {
   return guarded(
       [&] {
         const mpq::View& view = session->session.tensor(name);
@@ -171,8 +174,8 @@ mpq_layer_info mpq_session_layer(const mpq_session* handle, int32_t layer) {
   return {s.plan().steps[layer].node->name.c_str(), s.kernel_name(layer), s.nanoseconds(layer)};
 }
 
-int32_t mpq_letterbox(const uint8_t* photo, int32_t w, int32_t h, ptrdiff_t row_stride, uint8_t* image, int32_t width, int32_t height,
-                      mpq_placement* place, char* error, size_t error_size) {
+int32_t mpq_letterbox(const uint8_t* photo, int32_t w, int32_t h, ptrdiff_t row_stride, uint8_t* image, int32_t width,
+                      int32_t height, mpq_placement* place, char* error, size_t error_size) {
   return guarded(
       [&] {
         mpq::need(image != nullptr && width > 0 && height > 0, "the image has no pixels");

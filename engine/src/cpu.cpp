@@ -6,7 +6,7 @@
 
 #include "fault.h"
 
-#if defined(__x86_64__)
+#ifdef MPQ_HAS_AVX2
 #include <cpuid.h>
 #endif
 
@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* kNames[] = {"serial", "avx2"};
 
-#if defined(__x86_64__)
+#ifdef MPQ_HAS_AVX2
 bool has_avx2() {
   unsigned a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return false;

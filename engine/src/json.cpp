@@ -147,7 +147,10 @@ class Parser {
     unsigned code = 0;
     for (int i = 0; i < 4; i++) {
       const char c = peek();
-      const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int digit = c >= '0' && c <= '9'   ? c - '0'
+                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                               : -1;
       check(digit >= 0, "bad \\u escape");
       code = code * 16 + static_cast<unsigned>(digit);
       at_++;
@@ -178,7 +181,9 @@ class Parser {
       const char escape = peek();
       at_++;
       switch (escape) {
-        case '"': case '\\': case '/': out.push_back(escape); break;
+        case '"':
+        case '\\':
+        case '/': out.push_back(escape); break;
         case 'b': out.push_back('\b'); break;
         case 'f': out.push_back('\f'); break;
         case 'n': out.push_back('\n'); break;

@@ -13,7 +13,7 @@ struct Json {
   enum class Kind : uint8_t { null, boolean, integer, real, string, array, object };
   Kind kind = Kind::null;
   int64_t integer = 0;
-  double real = 0;      // of integers too
+  double real = 0;  // of integers too
   std::string string;
   std::vector<Json> items;        // of an array, or the values of an object
   std::vector<std::string> keys;  // of an object

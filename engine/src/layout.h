@@ -30,10 +30,10 @@ namespace mpq {
 enum class DType : uint8_t { u8, b1, u4, s16 };
 enum class WType : uint8_t { w1, w4, w8, i16 };
 
-constexpr int kAlign = 64;             // bytes, of every map and every prepared weight buffer
-constexpr int kSlack = 1024;           // readable bytes before and behind a map
-constexpr int kPlanarRoom = 128;       // s16 and b1: positions are rounded up to this
-constexpr int kInterleavedRoom = 16;   // u4 and u8: the same
+constexpr int kAlign = 64;            // bytes, of every map and every prepared weight buffer
+constexpr int kSlack = 1024;          // readable bytes before and behind a map
+constexpr int kPlanarRoom = 128;      // s16 and b1: positions are rounded up to this
+constexpr int kInterleavedRoom = 16;  // u4 and u8: the same
 
 struct View {
   DType type = DType::u8;

@@ -176,7 +176,7 @@ void attributes(const Json& value, Node& node, const std::string& where) {
   struct Rule {
     const char* name;
     Op op;
-    int Node::*field;
+    int Node::* field;
     int low, high;
     bool optional;
   };
@@ -219,7 +219,8 @@ Node node(const Json& value, const std::string& number, size_t tensors, size_t c
   const std::string& op = string(*value.find("op"), where + " op");
   need(!op.empty(), where, "unknown operator");
   result.op = one_of<Op>(op, kOps, where, "unknown operator");
-  for (const Json& i : list(*value.find("inputs"), where + " inputs", 1, 16)) result.inputs.push_back(index(i, where + " input", tensors));
+  for (const Json& i : list(*value.find("inputs"), where + " inputs", 1, 16))
+    result.inputs.push_back(index(i, where + " input", tensors));
   for (const Json& i : list(*value.find("outputs"), where + " outputs", 1, 3))
     result.outputs.push_back(index(i, where + " output", tensors));
   const Json& roles = object(*value.find("constants"), where + " constants", {}, true);

@@ -43,7 +43,7 @@ struct Constant {
 struct Node {
   Op op = Op::conv;
   std::string name;
-  std::vector<int> inputs, outputs;                            // tensor indices
+  std::vector<int> inputs, outputs;                               // tensor indices
   std::array<int, kRoles> constants{-1, -1, -1, -1, -1, -1, -1};  // constant indices by role, -1: none
   // Attributes; those that the operator does not have stay as they are here.
   int kernel = 1, stride = 1, pad = 0, shift = 0, fraction = -1, residual_last = -1;

@@ -53,7 +53,9 @@ class Planner {
   void infer_types(int height, int width) {
     need(height > 0 && width > 0 && height <= kMaxEdge && width <= kMaxEdge, "the image size must be 1..8192");
     for (const Level& level : model_.levels)
-      need(height % level.stride == 0 && width % level.stride == 0, "the image size must be a multiple of the largest stride");
+      need(height % level.stride == 0 && width % level.stride == 0,
+           "image size " + std::to_string(height) + "x" + std::to_string(width),
+           "height and width must be multiples of the largest stride");
     types_.resize(model_.tensors.size());
     types_[model_.input] = {DType::u8, {model_.tensors[model_.input].shape.channels, height, width}};
     for (const Node& node : model_.nodes) {
@@ -251,7 +253,9 @@ class Planner {
       }
       top = std::max(top, block.offset + block.bytes);
       need(top <= kMaxArena, "this image size needs more than 4 GiB of memory");
-      placed.insert(std::upper_bound(placed.begin(), placed.end(), i, [&](int a, int b) { return blocks[a].offset < blocks[b].offset; }), i);
+      placed.insert(
+          std::upper_bound(placed.begin(), placed.end(), i, [&](int a, int b) { return blocks[a].offset < blocks[b].offset; }),
+          i);
     }
 
     plan.offsets.resize(count);

@@ -33,8 +33,8 @@ struct Plan {
   std::vector<size_t> offsets;  // by tensor: of pixel (0, 0) of channel 0, in the arena
   std::vector<StepPlan> steps;  // by node
   std::vector<ConvPlan> convs;
-  size_t arena_bytes = 0;     // maps, phase planes and scratch
-  size_t prepared_bytes = 0;  // weights as the kernels want them
+  size_t arena_bytes = 0;                        // maps, phase planes and scratch
+  size_t prepared_bytes = 0;                     // weights as the kernels want them
   size_t scratch_offset = 0, scratch_bytes = 0;  // of thread 0, of each thread
 };
 

@@ -45,7 +45,8 @@ std::vector<Candidate> candidates(const std::vector<LevelMaps>& levels, int leas
         for (int x = 0; x < logit.width; x++) found |= row[x] >= least;
         for (int x = 0; found && x < logit.width; x++)
           if (row[x] >= least)
-            all.push_back({score(row[x]), uint64_t{l} << 58 | (uint64_t(y) * uint64_t(logit.width) + uint64_t(x)) << 10 | uint64_t(c)});
+            all.push_back(
+                {score(row[x]), uint64_t{l} << 58 | (uint64_t(y) * uint64_t(logit.width) + uint64_t(x)) << 10 | uint64_t(c)});
         if (all.size() >= kBuffer) keep_best(all);
       }
   }
@@ -63,8 +64,12 @@ Box box_of(const LevelMaps& level, const Candidate& candidate) {
   const int y = cell / level.logit.width, x = cell % level.logit.width;
   const float cx = (static_cast<float>(x) + 0.5f) * static_cast<float>(level.stride);
   const float cy = (static_cast<float>(y) + 0.5f) * static_cast<float>(level.stride);
-  return {cx - distance(level, 0, y, x), cy - distance(level, 1, y, x), cx + distance(level, 2, y, x), cy + distance(level, 3, y, x),
-          candidate.score, static_cast<int>(candidate.place & 1023)};
+  return {cx - distance(level, 0, y, x),
+          cy - distance(level, 1, y, x),
+          cx + distance(level, 2, y, x),
+          cy + distance(level, 3, y, x),
+          candidate.score,
+          static_cast<int>(candidate.place & 1023)};
 }
 
 float area(const Box& b) { return (b.x2 - b.x1) * (b.y2 - b.y1); }
@@ -82,7 +87,8 @@ std::vector<Box> decode(const std::vector<LevelMaps>& levels, float min_score, f
   std::vector<Box> kept;
   for (const Candidate& candidate : candidates(levels, smallest_logit(min_score))) {
     const Box box = box_of(levels[candidate.place >> 58], candidate);
-    const bool dropped = std::any_of(kept.begin(), kept.end(), [&](const Box& k) { return k.class_id == box.class_id && overlaps(k, box, iou); });
+    const bool dropped =
+        std::any_of(kept.begin(), kept.end(), [&](const Box& k) { return k.class_id == box.class_id && overlaps(k, box, iou); });
     if (dropped) continue;
     kept.push_back(box);
     if (kept.size() == kMaxDetections) break;

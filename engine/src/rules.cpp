@@ -29,7 +29,8 @@ Needs needs(Op op) {
 bool reads(Op op, DType type) {
   switch (op) {
     case Op::conv: return type != DType::s16;
-    case Op::threshold: case Op::avgpool2: return type == DType::s16;
+    case Op::threshold:
+    case Op::avgpool2: return type == DType::s16;
     case Op::requantise: return type == DType::s16 || type == DType::u8;
     case Op::maxpool: return type != DType::u8;
     default: return true;
@@ -58,7 +59,8 @@ std::vector<Typed> conv(const Model& model, const Node& node, const std::vector<
   const int code = inputs[0].type == DType::u8 ? 255 : inputs[0].type == DType::u4 ? 15 : 1;
   need(int64_t{x.channels} * k * k * largest * code < int64_t{1} << 31, where, "the sum can reach 2^31");
   need(std::min(x.height, x.width) + 2 * node.pad >= k, where, "the kernel does not fit into the map");
-  const Shape out{weight.shape[0], (x.height + 2 * node.pad - k) / node.stride + 1, (x.width + 2 * node.pad - k) / node.stride + 1};
+  const Shape out{weight.shape[0], (x.height + 2 * node.pad - k) / node.stride + 1,
+                  (x.width + 2 * node.pad - k) / node.stride + 1};
   for (const Role role : {Role::multiplier, Role::bias, Role::slope, Role::post, Role::threshold})
     per_channel(model, node, role, out.channels, where);
   const auto writes = [&node](DType type) {
@@ -107,9 +109,11 @@ void check_decode(const Model& model) {
     need(input.height % stride == 0 && input.width % stride == 0, where, "does not divide the input size");
     const auto check = [&](int index, int channels) {
       const Tensor& t = model.tensors[index];
-      need(std::find(model.outputs.begin(), model.outputs.end(), index) != model.outputs.end(), where, "a map is no output of the graph");
+      need(std::find(model.outputs.begin(), model.outputs.end(), index) != model.outputs.end(), where,
+           "a map is no output of the graph");
       need(t.type == DType::s16, where, "a map is not s16");
-      need(t.shape == Shape{channels, input.height / stride, input.width / stride}, where, "a map has another shape than the level");
+      need(t.shape == Shape{channels, input.height / stride, input.width / stride}, where,
+           "a map has another shape than the level");
     };
     check(level.distance, 4);
     check(level.logit, static_cast<int>(model.classes.size()));
@@ -185,7 +189,8 @@ void check_graph(const Model& model) {
     if (node.op == Op::concat)
       for (const int i : node.inputs) {
         const Tensor &first = model.tensors[node.inputs[0]], &other = model.tensors[i];
-        need(first.type == DType::b1 || first.type == DType::u8 || first.scale == other.scale, where, "the inputs have different scales");
+        need(first.type == DType::b1 || first.type == DType::u8 || first.scale == other.scale, where,
+             "the inputs have different scales");
       }
     for (size_t i = 0; i < outputs.size(); i++) {
       const int index = node.outputs[i];

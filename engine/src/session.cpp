@@ -32,7 +32,8 @@ Session::Session(std::shared_ptr<const Model> model, const Options& options)
   for (const StepPlan& step : plan_.steps) {
     if (step.conv < 0) continue;
     const ConvPlan& conv = plan_.convs[step.conv];
-    conv.kernel->prepare(conv.conv, model_->constants[step.node->constant(Role::weight)].data, prepared_.get() + conv.prepared_offset);
+    conv.kernel->prepare(conv.conv, model_->constants[step.node->constant(Role::weight)].data,
+                         prepared_.get() + conv.prepared_offset);
   }
 }
 
@@ -70,7 +71,8 @@ void Session::execute(const StepPlan& step) {
       int count = 0;
       for (const int i : node.outputs) outputs[count++] = plan_.views[i];
       const View* residual = node.inputs.size() > 1 ? &plan_.views[node.inputs[1]] : nullptr;
-      run_conv(conv, prepared_.get() + conv.prepared_offset, arena_.get() + conv.phase_offset, in, residual, outputs, count, tools_);
+      run_conv(conv, prepared_.get() + conv.prepared_offset, arena_.get() + conv.phase_offset, in, residual, outputs, count,
+               tools_);
       break;
     }
     case Op::threshold: run_threshold(in, model_->i16(node, Role::threshold), out, tools_); break;
@@ -93,7 +95,8 @@ void Session::execute(const StepPlan& step) {
 
 std::vector<Box> Session::boxes(float min_score, float iou) const {
   std::vector<LevelMaps> levels;
-  for (const Level& level : model_->levels) levels.push_back({level.stride, plan_.views[level.distance], plan_.views[level.logit]});
+  for (const Level& level : model_->levels)
+    levels.push_back({level.stride, plan_.views[level.distance], plan_.views[level.logit]});
   return decode(levels, min_score, iou > 0 ? iou : model_->iou);
 }
 

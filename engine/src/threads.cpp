@@ -3,7 +3,7 @@
 namespace mpq {
 namespace {
 
-constexpr int kSpins = 2000;  // a few microseconds: the next layer usually follows at once; after that, sleep
+constexpr int kSpins = 2000;  // some ten microseconds: the next layer usually follows at once; after that, sleep
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)

@@ -1,5 +1,6 @@
 // mpq_exam_kernels COUNT SEED: every kernel of the table against the serial one on COUNT random convolutions, whole and in
-// the parts that threads would take; and whether it writes where it may not.  Exit 1 at the first difference.
+// the parts that threads would take; the row kernels on as many rows; and whether one writes where it may not.  Exit 1 at
+// the first difference.
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -95,9 +96,50 @@ int exam(int count, uint32_t seed) {
   return 0;
 }
 
+// What all row kernels make of n positions of the same noise, and the bytes behind, which must stay 0xAB.
+std::vector<uint8_t> rows_of(const RowKernels& rows, int n, int channels, int fraction, uint32_t seed) {
+  std::mt19937 random(seed);
+  const ptrdiff_t plane = round_up(2 * n + 1, kPlanarRoom);
+  Buffer in(static_cast<size_t>(plane) * 16 * sizeof(int16_t)), out(static_cast<size_t>(n) * 32 + 256);
+  for (size_t i = 0; i < in.size(); i++) in.data()[i] = static_cast<uint8_t>(random());
+  int16_t multiplier[16], bias[16];
+  for (int c = 0; c < 16; c++) multiplier[c] = static_cast<int16_t>(random() | 1), bias[c] = static_cast<int16_t>(random());
+  const auto* x = reinterpret_cast<const int16_t*>(in.data());
+  std::vector<uint8_t> all;
+  const auto keep = [&](int bytes) {
+    all.insert(all.end(), out.data(), out.data() + bytes + 64);
+    std::memset(out.data(), 0xAB, out.size());
+  };
+  std::memset(out.data(), 0xAB, out.size());
+  rows.avgpool2(x, x + plane, reinterpret_cast<int16_t*>(out.data()), n), keep(2 * n);
+  rows.threshold(x, plane, bias, 1 + channels % 4, out.data(), n), keep(n);
+  rows.requantise(x, plane, multiplier, bias, fraction, channels, out.data(), 32, n), keep(32 * n);
+  rows.split2(in.data(), out.data(), out.data() + n + 64, n), keep(2 * n + 64);
+  rows.max_u8(in.data(), out.data(), n), keep(n);
+  return all;
+}
+
+int exam_rows(int count, uint32_t seed) {
+  std::mt19937 random(seed);
+  for (int i = 0; i < count; i++) {
+    const int n = static_cast<int>(random() % 150), channels = 1 + static_cast<int>(random() % 16),
+              fraction = static_cast<int>(random() % 15);
+    const uint32_t noise = random();
+    if (rows_of(row_kernels(best_isa()), n, channels, fraction, noise) ==
+        rows_of(row_kernels(Isa::serial), n, channels, fraction, noise))
+      continue;
+    std::printf("%s differs from serial, or writes where it may not: n %d channels %d fraction %d\n",
+                row_kernels(best_isa()).name, n, channels, fraction);
+    return 1;
+  }
+  return 0;
+}
+
 }  // namespace
 }  // namespace mpq::bench
 
 int main(int argc, char** argv) {
-  return mpq::bench::exam(argc > 1 ? std::atoi(argv[1]) : 300, argc > 2 ? static_cast<uint32_t>(std::atoi(argv[2])) : 1);
+  const int count = argc > 1 ? std::atoi(argv[1]) : 300;
+  const auto seed = static_cast<uint32_t>(argc > 2 ? std::atoi(argv[2]) : 1);
+  return mpq::bench::exam(count, seed) || mpq::bench::exam_rows(count, seed) ? 1 : 0;
 }

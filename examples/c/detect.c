@@ -49,8 +49,8 @@ int main(int argc, char** argv) {
   const int32_t count = mpq_session_detect(session, photo, w, h, (ptrdiff_t)w * 3, min_score, 0, boxes, 300, error, sizeof error);
   if (count < 0) fprintf(stderr, "%s\n", error);
   for (int32_t i = 0; i < count; i++)
-    printf("%s %.6f %.2f %.2f %.2f %.2f\n", mpq_model_class_name(model, boxes[i].class_id), boxes[i].score, boxes[i].x1, boxes[i].y1,
-           boxes[i].x2, boxes[i].y2);
+    printf("%s %.6f %.2f %.2f %.2f %.2f\n", mpq_model_class_name(model, boxes[i].class_id), boxes[i].score, boxes[i].x1,
+           boxes[i].y1, boxes[i].x2, boxes[i].y2);
   free(photo);
   mpq_session_free(session);
   mpq_model_free(model);

@@ -149,9 +149,7 @@ inline void store_planar(const Conv& conv, const ConvCall& call, const Place& to
 }
 
 // Where the channels of a call end: a u4 output has its pixels filled up with zeros to a multiple of 16.
-inline int last_quad(const ConvCall& call) {
-  return call.u4 ? round_up(call.channel_end, 16) : call.channel_end;
-}
+inline int last_quad(const ConvCall& call) { return call.u4 ? round_up(call.channel_end, 16) : call.channel_end; }
 
 // How many of a tile's positions a u4 map has.
 inline int codes_of_tile(const ConvCall& call, int p) { return std::min(kTile, round_up(call.end, kInterleavedRoom) - p); }
@@ -161,7 +159,7 @@ using ConvRun = void (*)(const Conv&, const ConvCall&);
 // Table of Kernel<F>::run for every combination of flags, so that a kernel is written once.
 template <template <int> class Kernel, int... F>
 constexpr std::array<ConvRun, sizeof...(F)> specialisations(std::integer_sequence<int, F...>) {
-  return {{&Kernel<(F & kBefore) ? F & ~kAfter : F>::run...}};
+  return {{&Kernel < (F & kBefore) ? F & ~kAfter : F > ::run...}};
 }
 
 }  // namespace mpq::avx2

@@ -45,7 +45,9 @@ void prepare(const Conv& c, const uint8_t* weights, uint8_t* prepared) {
 
 size_t patch_bytes(const Conv& c) { return round_up<size_t>(is_binary(c) ? words(c) * 8 : padded_inputs(c) * 2, kAlign); }
 
-size_t scratch_bytes(const Conv& c) { return patch_bytes(c) + static_cast<size_t>(round_up(c.out_channels, kLanes)) * kTile * sizeof(int32_t); }
+size_t scratch_bytes(const Conv& c) {
+  return patch_bytes(c) + static_cast<size_t>(round_up(c.out_channels, kLanes)) * kTile * sizeof(int32_t);
+}
 
 int granule(const Conv& c) { return c.out_pitch; }
 
@@ -131,7 +133,8 @@ void run(const Conv& c, const ConvCall& call) {
           auto* patch = reinterpret_cast<int16_t*>(call.scratch);
           gather_values(c, call, y, x0 + i, patch);
           for (int o = call.channel_begin; o < call.channel_end; o += 4) {
-            multiply(patch, reinterpret_cast<const int16_t*>(call.weights) + ptrdiff_t{o} * padded_inputs(c), padded_inputs(c), lanes);
+            multiply(patch, reinterpret_cast<const int16_t*>(call.weights) + ptrdiff_t{o} * padded_inputs(c), padded_inputs(c),
+                     lanes);
             for (int lane = 0; lane < 4; lane++) store(o + lane, i, lanes[lane]);
           }
         }
@@ -143,6 +146,7 @@ void run(const Conv& c, const ConvCall& call) {
 
 }  // namespace
 
-extern const ConvKernel conv_serial = {"conv_serial", Isa::serial, supports, prepared_bytes, prepare, scratch_bytes, granule, 16, run};
+extern const ConvKernel conv_serial = {"conv_serial", Isa::serial, supports, prepared_bytes, prepare, scratch_bytes,
+                                       granule,       16,          run};
 
 }  // namespace mpq

@@ -7,7 +7,8 @@
 // whole sum (by |w| <= 7 alone it would be 156 steps of 4 channels).  vpmaddwd with ones then widens to 32 bits.
 //
 // Bound: 6 pixels x 16 channels are 12 vpmaddubsw (2 a cycle) and 12 vpaddw for 384 multiplications: 24 operations,
-// 6 cycles, 64 multiplications a cycle.  The 8 loads and 35 instructions a step fit beside it.
+// 6 cycles, 64 multiplications a cycle.  The 8 loads and 35 instructions a step fit beside it.  Measured on Zen 4: 65 to 70 %
+// of that for 3x3, 50 to 64 % for 1x1 of 64 to 512 channels, where the epilogue and the last 4 pixels of a tile weigh more.
 #include "avx2_codes.h"
 
 namespace mpq {
@@ -160,7 +161,8 @@ struct Kernel {
         for (int p = begin; p < end; p += kTile) {
           const int32_t* pixel = offset + (p - begin);
           int i = 0;
-          for (; i + kBlock <= kTile; i += kBlock) dot<kBlock>(call.in, pixel + i, row, run, w, stretch, round, tile + i * kChannels);
+          for (; i + kBlock <= kTile; i += kBlock)
+            dot<kBlock>(call.in, pixel + i, row, run, w, stretch, round, tile + i * kChannels);
           dot<kTile % kBlock>(call.in, pixel + i, row, run, w, stretch, round, tile + i * kChannels);
           const int codes = codes_of_tile(call, p);
           if (pixels_only) {
@@ -204,7 +206,8 @@ void prepare(const Conv& conv, const uint8_t* weights, uint8_t* prepared) {
         for (int lane = 0; lane < kStepBytes; lane++, at++) {
           const int o = block * kChannels + kOrder[lane / 4], i = c + lane % 4;
           if (o >= conv.out_channels || i >= conv.in_channels) continue;
-          to[at] = static_cast<int8_t>(weight_at(conv.weight, weights, (static_cast<size_t>(o) * taps + t) * conv.in_channels + i));
+          to[at] =
+              static_cast<int8_t>(weight_at(conv.weight, weights, (static_cast<size_t>(o) * taps + t) * conv.in_channels + i));
         }
       }
     }
@@ -220,8 +223,8 @@ int granule(const Conv&) { return kTile; }
 }  // namespace avx2
 
 extern const ConvKernel conv_wxu4_avx2;
-const ConvKernel conv_wxu4_avx2 = {"conv_wxu4_avx2",    Isa::avx2,           avx2::supports, avx2::prepared_bytes,
-                                   avx2::prepare,       avx2::scratch_bytes, avx2::granule,  16,
+const ConvKernel conv_wxu4_avx2 = {"conv_wxu4_avx2", Isa::avx2,           avx2::supports, avx2::prepared_bytes,
+                                   avx2::prepare,    avx2::scratch_bytes, avx2::granule,  16,
                                    avx2::run};
 
 }  // namespace mpq

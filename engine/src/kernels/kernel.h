@@ -59,11 +59,12 @@ struct ConvCall {
   int u4_pixel = 0;
   const uint8_t* weights = nullptr;  // what prepare() wrote
   uint8_t* scratch = nullptr;        // scratch_bytes(), 64-byte aligned, of this thread
-  int begin = 0, end = 0;            // output positions (y * out_pitch + x): begin is a multiple of granule(), end too or positions()
+  int begin = 0, end = 0;  // output positions (y * out_pitch + x): begin is a multiple of granule(), end too or positions()
   int channel_begin = 0, channel_end = 0;  // begin is a multiple of channel_granule, end too or out_channels
 };
 
-// A kernel writes whole b1 bytes (missing channels 0) and, for the last channels of a u4 pixel, zeros up to the next multiple of 16.
+// A kernel writes whole b1 bytes (missing channels 0) and, for the last channels of a u4 pixel, zeros up to the next multiple
+// of 16.
 struct ConvKernel {
   const char* name;  // conv_<weights><activations>_<isa>
   Isa isa;
@@ -95,7 +96,7 @@ struct RowKernels {
 };
 
 // table.cpp
-Isa best_isa();                                  // what this CPU and its operating system can run
+Isa best_isa();  // what this CPU and its operating system can run
 const char* isa_name(Isa);
 // The first entry that fits; the serial one always does. Environment variable MPQ_KERNEL names an entry that comes before
 // all others where it fits: the exams force each kernel so, and a person can take one kernel's part out of a sum.

@@ -86,7 +86,8 @@ void requantise(const int16_t* x, ptrdiff_t plane, const int16_t* multiplier, co
     uint8_t* to = out + static_cast<ptrdiff_t>(i) * pixel;
     for (int p = 0; p < 8; p++) {
       if (i + p < n) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + ptrdiff_t{p} * pixel), _mm256_castsi256_si128(a[p]));
-      if (i + p + 8 < n) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + ptrdiff_t{p + 8} * pixel), _mm256_extracti128_si256(a[p], 1));
+      if (i + p + 8 < n)
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + ptrdiff_t{p + 8} * pixel), _mm256_extracti128_si256(a[p], 1));
     }
   }
 }
@@ -111,6 +112,7 @@ void max_u8(const uint8_t* in, uint8_t* out, int n) {
 }  // namespace avx2
 
 extern const RowKernels rows_avx2;
-const RowKernels rows_avx2 = {"rows_avx2", Isa::avx2, avx2::avgpool2, avx2::threshold, avx2::requantise, avx2::split2, avx2::max_u8};
+const RowKernels rows_avx2 = {"rows_avx2",      Isa::avx2,    avx2::avgpool2, avx2::threshold,
+                              avx2::requantise, avx2::split2, avx2::max_u8};
 
 }  // namespace mpq

@@ -32,7 +32,8 @@ inline void serial_epilogue(const Conv& conv, const ConvCall& call, int o, int p
   } else {
     for (int i = 0; i < n; i++) v[i] = sat16(rshift(acc[i], conv.shift));
   }
-  for (int i = 0; i < n; i++) v[i] = std::min(std::max(((v[i] * m + (1 << 14)) >> 15) + b, -32768), 32767);  // m > -32768: no sat16 inside
+  for (int i = 0; i < n; i++)
+    v[i] = std::min(std::max(((v[i] * m + (1 << 14)) >> 15) + b, -32768), 32767);  // m > -32768: no sat16 inside
   if (conv.residual_channels > 0) serial_residual(conv, call, o, p, n, r);
   if (conv.residual_channels > 0 && !conv.residual_last)
     for (int i = 0; i < n; i++) v[i] = sat16(v[i] + r[i]);

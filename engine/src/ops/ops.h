@@ -12,7 +12,7 @@ struct ConvPlan;
 struct Tools {
   ThreadPool& pool;
   const RowKernels& rows;
-  uint8_t* scratch;  // of thread 0
+  uint8_t* scratch;      // of thread 0
   size_t scratch_bytes;  // of each thread
   uint8_t* scratch_of(int thread) const { return scratch + scratch_bytes * static_cast<size_t>(thread); }
 };
@@ -20,7 +20,8 @@ struct Tools {
 void run_conv(const ConvPlan& plan, const uint8_t* prepared, uint8_t* phases, const View& in, const View* residual,
               const View* outputs, int output_count, const Tools& tools);
 void run_threshold(const View& in, const int16_t* threshold, const View& out, const Tools& tools);
-void run_requantise(const View& in, const int16_t* multiplier, const int16_t* bias, int fraction, const View& out, const Tools& tools);
+void run_requantise(const View& in, const int16_t* multiplier, const int16_t* bias, int fraction, const View& out,
+                    const Tools& tools);
 void run_avgpool2(const View& in, const View& out, const Tools& tools);
 void run_maxpool(const View& in, int kernel, const View& out, const Tools& tools);
 size_t maxpool_scratch(const View& in);

@@ -7,14 +7,15 @@
 
 namespace mpq {
 
-void run_requantise(const View& in, const int16_t* multiplier, const int16_t* bias, int fraction, const View& out, const Tools& tools) {
+void run_requantise(const View& in, const int16_t* multiplier, const int16_t* bias, int fraction, const View& out,
+                    const Tools& tools) {
   tools.pool.run(in.height, [&](int y, int) {
     const ptrdiff_t row = ptrdiff_t{y} * in.pitch;
     uint8_t* to = out.data + row * out.pixel;
     if (in.type == DType::s16) {
       for (int c = 0; c < in.channels; c += 16)
-        tools.rows.requantise(in.s16(c) + row, in.plane, multiplier + c, bias + c, fraction, std::min(16, in.channels - c), to + c,
-                              out.pixel, in.width);
+        tools.rows.requantise(in.s16(c) + row, in.plane, multiplier + c, bias + c, fraction, std::min(16, in.channels - c),
+                              to + c, out.pixel, in.width);
       return;
     }
     const uint8_t* from = in.data + row * in.pixel;
