@@ -64,12 +64,16 @@ def test_train_starts_from_a_run(squares: Path, run: Path, tmp_path: Path):
 
 
 def test_val_of_checkpoint_and_file(run: Path, packed: Path, squares: Path):
-    documents = [call("val", model, "--data", squares, "--split", "val", "--json").json for model in (run, packed)]
+    words = ("--data", squares, "--split", "val", "--json")
+    documents = [call("val", *model, *words).json for model in ((run, "--as-trained"), (run,), (packed,))]
     for document in documents:
         assert {"images", "classes", "map", "map50", "voc_ap50", "per_class"} <= set(document)
         assert document["images"] == 8 and document["classes"] == 2 and set(document["per_class"]) == {"red", "blue"}
         assert all(0 <= document[key] <= 1 for key in ("map", "map50", "voc_ap50"))
-    assert [document["backend"].partition(" ")[0] for document in documents] == ["torch", "engine"]
+    backends = [document["backend"] for document in documents]
+    assert backends[:2] == ["torch", "torch (the file's integers)"] and backends[2].startswith("engine")
+    for key in ("map", "map50", "voc_ap50"):
+        assert documents[1][key] == pytest.approx(documents[2][key], abs=0.002)
     table = call("val", packed, "--data", squares)
     assert table.code == 0 and table.out.splitlines()[-1].startswith("mean")
 

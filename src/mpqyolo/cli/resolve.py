@@ -59,9 +59,18 @@ def _magic(path: Path) -> bytes:
 
 
 def open_predictor(
-    text: str, image_size: tuple[int, int] | None, min_score: float, threads: int, classes: int = 80, iou: float | None = None
+    text: str,
+    image_size: tuple[int, int] | None,
+    min_score: float,
+    threads: int,
+    classes: int = 80,
+    iou: float | None = None,
+    as_trained: bool = False,
 ) -> Predictor:
-    """Whatever MODEL is, ready for photos. image_size: (height, width) px, None: as the model says. Raises MpqError."""
+    """Whatever MODEL is, ready for photos. image_size: (height, width) px, None: as the model says. Raises MpqError.
+
+    A checkpoint that is fully quantised computes with the integers that its file would hold, unless `as_trained`.
+    """
     from mpqyolo.evaluate import predictors
 
     if not 1 <= threads <= 64:
@@ -77,8 +86,10 @@ def open_predictor(
 
         network, recipe = load_checkpoint(ref.path)
         options["image_size"] = image_size or (recipe.image_size, recipe.image_size)
-        if (strengths := [h.quantiser.strength for h in handles(network)]) and all(float(s) == 1 for s in strengths):
-            network = folded(network, options["image_size"])  # as a packed file of it finds
+        strengths = [float(h.quantiser.strength) for h in handles(network)]
+        if strengths and min(strengths) == 1 and not as_trained:
+            network = folded(network, options["image_size"])
+            return replace(predictors.module(network, recipe.model.classes, **options), backend="torch (the file's integers)")
         return predictors.module(network, recipe.model.classes, **options)
     if ref.kind == "published":
         return predictors.published(ref.path, **options)

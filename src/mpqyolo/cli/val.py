@@ -10,6 +10,8 @@ from cyclopts import Parameter
 from mpqyolo.cli.console import Json, Progress, emit, parse_size, say
 from mpqyolo.cli.resolve import open_predictor
 
+_AS_TRAINED = "Of a run or checkpoint, score the network as it was trained, not the integers that its file would hold."
+AsTrained = Annotated[bool, Parameter(negative="", show_default=False, help=_AS_TRAINED)]
 MIN_SCORE = 0.001  # average precision wants the whole curve
 
 
@@ -24,6 +26,7 @@ def val(
     batch: int = 16,
     classes: int = 80,
     iou: Annotated[float | None, Parameter(help="Overlap above which boxes of a class suppress each other.")] = None,
+    as_trained: AsTrained = False,
     json: Json = False,
 ) -> int:
     """Average precision of a model on labelled photos.
@@ -51,7 +54,7 @@ def val(
     from mpqyolo.evaluate import evaluate
 
     dataset = load(data, split)
-    predictor = open_predictor(model, parse_size(image_size), MIN_SCORE, threads, classes, iou)
+    predictor = open_predictor(model, parse_size(image_size), MIN_SCORE, threads, classes, iou, as_trained)
     find = predictor.over(dataset.classes)
     if missing := predictor.missing(dataset.classes):
         say(f"the model cannot find, and scores 0 on: {', '.join(missing)}")
