@@ -45,6 +45,13 @@ class RPReLU(nn.Module):
         self.slope = nn.Parameter(torch.full((1, channels, 1, 1), slope))
         self.after = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
+    @torch.no_grad()
+    def like_silu(self) -> None:
+        """Be SiLU as nearly as this function can (least squares for inputs of standard deviation 1.5; the error's is 0.075)."""
+        self.before.fill_(0.05)
+        self.slope.fill_(0.02)
+        self.after.fill_(-0.1636)
+
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Of x + shortcut, where there is one."""
         return Tail.apply(x, shortcut, self.before, self.slope.clamp(-SLOPE_LIMIT, SLOPE_LIMIT), self.after)

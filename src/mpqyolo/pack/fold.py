@@ -19,10 +19,7 @@ TOP = 32767
 SHIFTS = range(-15, 17)
 TOP_CODE = 15
 LARGEST_FRACTION = 11  # code 15 and its rounding half, 15.5 * 2^11, is the last that fits 16 bits
-FAR = (
-    16,
-    8,
-)  # standard deviations: sums beyond are given up, one after the other, where 16 bits cannot hold all that is possible
+FAR = (16, 8)  # standard deviations: sums beyond are given up where 16 bits cannot hold all that is possible
 
 
 @dataclass(frozen=True)
@@ -112,16 +109,18 @@ def best_shift(factor: np.ndarray, needed: np.ndarray, usual: np.ndarray) -> int
 def stream(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Epilogue:
     """Constants of an s16 output. factor, offset: (O,) in output steps.
 
-    The multiplication saturates at 2^15 steps, so sums beyond 2^15 / factor need not be held. Where even that does not fit 16
-    bits, less must do. A channel whose output moves by less than a step becomes constant.
+    The multiplication saturates at 2^15 steps, so sums beyond 2^15 / factor need not be held. Where that does not fit 16 bits,
+    half or a quarter of it must do (of factors 0.6 and 1.1, one shift cannot hold all): +-32 in the stream, +-8 in predictions,
+    which are 2^8 to one, for all that is possible, and most sums are far from that. Then less. A channel whose output moves by less than a step becomes constant.
     """
     factor, offset = steady(factor, offset, sums, 1)
     size = np.abs(factor)
     limit = np.divide(TOP - 1, size, out=np.full_like(size, np.inf), where=size > 0)
     for needed in sums.needed:
-        shift = best_shift(factor, np.minimum(needed, limit), sums.usual)
-        if shift is not None:
-            return _epilogue(factor, offset, sums, shift, layer)
+        for held in (limit, limit / 2, limit / 4):
+            shift = best_shift(factor, np.minimum(needed, held), sums.usual)
+            if shift is not None:
+                return _epilogue(factor, offset, sums, shift, layer)
     raise _unequal(factor, sums, layer)
 
 

@@ -12,22 +12,29 @@ from torch import nn
 from mpqyolo.data.sample import Dataset
 from mpqyolo.detector.decode import TorchPredictor
 from mpqyolo.evaluate import evaluate
+from mpqyolo.quantize import health
 from mpqyolo.train.ema import reestimate_bn
 from mpqyolo.train.run import Run
 
 SCORES = ("map", "map50", "voc_ap50")
 
 
-def judge(run: Run, reestimate: bool, progress: Callable[[int, int], None]) -> tuple[dict[str, float], nn.Module]:
+def judge(run: Run, reestimate: bool, final: bool, progress: Callable[[int, int], None]) -> tuple[dict[str, float], nn.Module]:
     """Scores of the average on the val split, and the very network that got them: a copy, batch norm re-estimated if asked for.
 
-    Training state is not touched. Writes val_predictions.png. progress: called with (done, total) photos.
+    final: every layer has its bits; then the integer network that a file would hold is judged (`run.exact`), since two roundings
+    of one network flip different bits, and scores on few photos differ by more than what one looks for. Training state is not
+    touched. Writes val_predictions.png. progress: called with (done, total) photos. Raises TrainingError if a layer's bits are
+    all alike.
     """
     model = copy.deepcopy(run.ema.model)
     if reestimate:
-        reestimate_bn(model, run.clean_batches())
+        with health.watch_bits(model) as shares:
+            reestimate_bn(model, run.clean_batches())
+        health.check_bits(shares)
     part = run.recipe.evaluate
-    predict = TorchPredictor(model, run.recipe.image_size, batch=part.batch, names=run.recipe.model.classes)
+    judged = run.exact(model, run.recipe.image_size) if final and run.exact and run.slots else model
+    predict = TorchPredictor(judged, run.recipe.image_size, batch=part.batch, names=run.recipe.model.classes)
     result = evaluate(predict, run.val_set, part.batch, progress)
     predictions_sheet(predict, run.val_set).save(run.out / "val_predictions.png")
     return {name: float(getattr(result, name)) for name in SCORES}, model

@@ -26,10 +26,11 @@ from mpqyolo.train.optim import set_rate
 from mpqyolo.train.parallel import average, from_first, processes
 from mpqyolo.train.recipe import Recipe
 from mpqyolo.train.recipe_file import RUN_FILE, run_recipe, save_recipe
-from mpqyolo.train.run import Run
+from mpqyolo.train.run import Exact, Run
 from mpqyolo.train.stages import Stage
 
 HEALTH_STEPS = 100
+PAUSE = 20.0  # seconds between two drawings of results.png, and between checkpoints that only an epoch's end asks for
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ def train(
     resume: bool = False,
     from_: Path | str | None = None,
     progress: Reporter | None = None,
+    exact: Exact | None = None,
 ) -> RunResult:
     """Train by the recipe into the folder `out`; with `resume` go on where a run in it stopped, to the same numbers.
 
     recipe: with `resume` it may be None: the run's own counts. from_: weights to start from (a run, a checkpoint, a YOLOv5
-    `.pt`). Under torchrun every process calls this. Raises ConfigError, DataError, CheckpointError; TrainingError for NaN, a
+    `.pt`). exact: `pack.folded.folded`, with which fully quantised networks are judged as the integers that a file would hold. Under torchrun every process calls this. Raises ConfigError, DataError, CheckpointError; TrainingError for NaN, a
     collapsed layer, or Ctrl-C.
     """
     out = Path(out)
@@ -65,6 +67,7 @@ def train(
     with processes() as ranks:
         report = (progress or TerminalReporter()) if ranks.first else Reporter()
         run = Run(recipe, out, ranks)
+        run.exact = exact
         resumed = resume and run.restore()
         if ranks.first:
             save_recipe(out, run.recipe)
@@ -106,6 +109,7 @@ class _Loop:
         self.scales = {name for name, kind in run.kinds.items() if kind == "scale"}
         self.began = time.monotonic() - run.position.seconds
         self.stage: Stage | None = None
+        self.saved = self.drawn = -PAUSE
 
     def go(self) -> None:
         run, position, recipe = self.run, self.run.position, self.run.recipe
@@ -117,7 +121,7 @@ class _Loop:
             self._end_epoch()
         position.finished = position.finished or "all epochs done"
         run.save()
-        self._publish()  # a kill may have come between the last checkpoint and this
+        self._publish(last=True)  # a kill may have come between the last checkpoint and this
         best = f"best mAP {position.best or 0:.3f} at epoch {position.best_epoch}"
         self.report.say(f"{position.finished}: {best}, {run.out / checkpoint.BEST}")
 
@@ -215,17 +219,21 @@ class _Loop:
         position.rows.append(row)
         position.epoch, position.batch, position.sums = epoch, 0, {}
         position.seconds = time.monotonic() - self.began
-        run.save()
+        if row["map"] is not None or time.monotonic() - self.saved >= PAUSE:  # small data sets have epochs of a second
+            run.save()
+            self.saved = time.monotonic()
         self._publish()
         self.report.row(row)
 
-    def _publish(self) -> None:
+    def _publish(self, last: bool = False) -> None:
         """results.csv and results.png, made anew from the rows in the checkpoint: none is lost or doubled by a kill."""
         run, rows = self.run, self.run.position.rows
         if run.ranks.first:
-            stages = [(s.name, start / len(run.loader)) for s, start in zip(run.plan.stages, run.plan.starts, strict=True)]
             curves.write_csv(run.out / "results.csv", rows)
-            curves.draw_curves(run.out / "results.png", rows, stages)
+            if last or time.monotonic() - self.drawn >= PAUSE:
+                stages = [(s.name, start / len(run.loader)) for s, start in zip(run.plan.stages, run.plan.starts, strict=True)]
+                curves.draw_curves(run.out / "results.png", rows, stages)
+                self.drawn = time.monotonic()
 
     def _evaluate(self, epoch: int, last: int) -> dict[str, float]:
         """Scores of the averaged weights; in the final stage also: are they the best, and is it time to give up?"""
@@ -233,7 +241,7 @@ class _Loop:
         final = run.plan.final(run.slots, last)
         scores: dict[str, float] = {}
         if run.ranks.first:
-            scores, model = judge(run, run.plan.stage(last).reestimate_bn, self._evaluating)
+            scores, model = judge(run, run.plan.stage(last).reestimate_bn, final, self._evaluating)
             if final and (position.best is None or scores["map"] > position.best):
                 record = {"epoch": epoch, "step": position.step, **scores}
                 checkpoint.save_tensors(run.out / checkpoint.BEST, model.state_dict(), record)

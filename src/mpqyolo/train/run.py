@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,8 @@ from mpqyolo.train.parallel import Ranks, copy_from_first
 from mpqyolo.train.recipe import Recipe
 from mpqyolo.train.stages import Plan, Setting, Slot, make_plan
 from mpqyolo.train.start import load_start
+
+Exact = Callable[[nn.Module, int], nn.Module]  # (network, image size) -> the integer network that a file would hold
 
 
 @dataclass
@@ -97,6 +99,7 @@ class Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp and half == torch.float16)
         self.teacher: nn.Module | None = None
         self.teaching = self._first_lesson()
+        self.exact: Exact | None = None
         self.position = Position()
 
     def configure(self) -> set[str]:

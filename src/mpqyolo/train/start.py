@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpqyolo.core.errors import CheckpointError
+from mpqyolo.detector.blocks import RPReLU
 from mpqyolo.detector.points import STRIDES
 from mpqyolo.detector.ptfile import read_pt
 from mpqyolo.detector.yolov5_load import rename
@@ -39,6 +40,10 @@ def load_start(model: nn.Module, recipe: Recipe) -> list[str]:
     if not any(name.startswith("backbone.") and tensor.dim() == 4 for name, tensor in taken.items()):
         raise CheckpointError(f"{path}: none of its {len(tensors)} tensors fits this model; is it another family or size?")
     model.load_state_dict(taken, strict=False)
+    if path.suffix == ".pt":  # weights that were trained under SiLU
+        for module in model.modules():
+            if isinstance(module, RPReLU):
+                module.like_silu()
     quantisers = {id(tensor) for h in handles(model) for tensor in h.quantiser.state_dict(keep_vars=True).values()}
     scales = {name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in quantisers}
     shapes = [f"{name} {list(tensors[name].shape)} for {list(own[name].shape)}" for name in sorted(odd)]

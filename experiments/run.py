@@ -1,0 +1,34 @@
+"""Start, or go on with, a run of runs.toml: python experiments/run.py NAME [--threads N] [--data-root DIR] [--runs DIR]."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from common import experiments, places
+
+from mpqyolo.pack.folded import folded
+from mpqyolo.train.loop import train
+from mpqyolo.train.recipe_file import RUN_FILE, load_recipe
+
+
+def main() -> None:
+    known = experiments()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=sorted(known))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    places(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    chosen = known[options.name]
+    out = options.runs / (chosen.name + (f"-seed{options.seed}" if options.seed else ""))
+    if (out / RUN_FILE).is_file():
+        train(None, out, resume=True, exact=folded)
+        return
+    recipe = load_recipe(chosen.recipe, [*chosen.set, f"seed={options.seed}"], data={"path": str(options.data_root / chosen.data)})
+    train(recipe, out, from_=options.weights / chosen.start if chosen.start else None, exact=folded)
+
+
+if __name__ == "__main__":
+    main()

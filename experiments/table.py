@@ -1,0 +1,150 @@
+"""Judge the finished runs of runs.toml and write docs/results.json and docs/results.md.
+
+    python experiments/table.py [--data-root DIR] [--runs DIR] [--only NAME ...]
+
+Weights are chosen on val (the run's best.safetensors), figures are for val and test. A quantised run is packed (which proves it) and
+the packed file is judged by the engine. Entries of runs that are not there stay as docs/results.json has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from common import HERE, Experiment, experiments, places
+
+from mpqyolo.cli.info import describe
+from mpqyolo.cli.resolve import open_predictor
+from mpqyolo.data.formats import load
+from mpqyolo.evaluate import evaluate
+from mpqyolo.pack.pack import pack
+from mpqyolo.train.checkpoint import BEST
+from mpqyolo.train.recipe_file import run_recipe
+
+DOCS = HERE.parent / "docs"
+FAMILIES = ("n", "s", "m", "paper-n", "paper-s", "paper-m")
+
+
+def machine() -> str:
+    """What kind of machine this is, without its name."""
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    wide = [name for name, flag in (("AVX2", " avx2 "), ("AVX-512", " avx512f "), ("VNNI", "avx512_vnni")) if flag in flags]
+    return f"{os.cpu_count()} cores, {platform.machine()} ({', '.join(wide)})"
+
+
+def commit() -> str:
+    """The commit that the figures were made at."""
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+
+
+def judge(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]:
+    """Scores of one run on val and test, as trained and, if it is quantised, as packed."""
+    recipe = run_recipe(run)
+    with (run / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    entry: dict[str, Any] = {
+        "run": chosen.name,
+        "command": f"python experiments/run.py {chosen.name}",
+        "recipe": chosen.recipe,
+        "set": list(chosen.set),
+        "epochs": recipe.epochs,
+        "image_size": recipe.image_size,
+        "seed": recipe.seed,
+        "policy": recipe.model.policy,
+        "finished": int(rows[-1]["epoch"]) == recipe.epochs,
+        "hours": round(float(rows[-1]["seconds"]) / 3600, 2),
+        "curve": [[int(row["epoch"]), round(float(row["map50"]), 4)] for row in rows if row.get("map50")],
+    }
+    sources: dict[str, Path] = {"": run / BEST}
+    if recipe.model.policy != "float":
+        packed = run / "model.mpqy"
+        pack(run, packed, name=chosen.name)
+        entry["bytes"] = packed.stat().st_size
+        sources["packed_"] = packed
+    for prefix, source in sources.items():
+        size = (recipe.image_size, recipe.image_size)
+        find = open_predictor(str(source), size, 0.001, 2)
+        for split in ("val", "test"):
+            dataset = load(str(data_root / chosen.data), split)
+            result = evaluate(find.over(dataset.classes), dataset)
+            entry |= {f"{prefix}{split}_map50": result.map50, f"{prefix}{split}_map": result.map, f"{prefix}{split}_voc_ap50": result.voc_ap50}
+            entry[f"{split}_images"] = result.images
+    return entry
+
+
+def costs() -> dict[str, Any]:
+    """Bytes and operations of both families in all sizes, at 80 and 20 classes and 640 px."""
+    table: dict[str, Any] = {}
+    for name in FAMILIES:
+        for classes in (80, 20):
+            for policy in ("default", "paper"):
+                found = describe(name, classes, (640, 640), policy)
+                keys = ("size_bytes", "size_ratio", "ops", "ops_ratio", "ops_ratio_elementwise", "elementwise_ops", "macs")
+                table[f"{name}/{classes}/{policy}"] = {key: found[key] for key in keys}
+    return table
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def page(document: dict[str, Any]) -> str:
+    """docs/results.md."""
+    about = document["about"]
+    lines = [
+        "# Results",
+        "",
+        f"Written by `python experiments/table.py` ({about['date']}, commit {about['commit']}, {about['machine']}); the figures are in "
+        "`results.json`. Weights are chosen on val; mAP50 is COCO's (101 points) in percent; `packed` is the `.mpqy` file in the engine.",
+    ]
+    for data, models in document["results"].items():
+        lines += ["", f"## {data}", ""]
+        lines += ["| model | run | policy | epochs | val | test | test mAP | packed val | packed test | bytes | hours |", "|---" * 11 + "|"]
+        for model, roles in models.items():
+            for role, entry in roles.items():
+                epochs = str(entry["epochs"]) if entry["finished"] else f"{entry['curve'][-1][0]} of {entry['epochs']}, unfinished"
+                scores = [percent(entry.get(k)) for k in ("val_map50", "test_map50", "test_map", "packed_val_map50", "packed_test_map50")]
+                size = f"{entry['bytes']:,}" if "bytes" in entry else ""
+                lines.append(f"| {model} {role} | `{entry['run']}` | {entry['policy']} | {epochs} | {' | '.join(scores)} | {size} | {entry['hours']} |")
+        images = next(iter(next(iter(models.values())).values()))
+        lines += ["", f"val: {images['val_images']} photos, test: {images['test_images']} photos."]
+    lines += ["", "## Size and operations", "", document["formula"], "", "Ratios are against the float YOLOv5 of the same size and classes at 640 px."]
+    lines += ["The paper prints 16.3 times fewer operations and 14.2 times smaller (which of its models is not public).", ""]
+    lines += ["| model | classes | policy | file bytes | smaller | fewer OPs | with element-wise work |", "|---" * 7 + "|"]
+    for key, cost in document["costs"].items():
+        name, classes, policy = key.split("/")
+        ratios = " | ".join(f"{cost[k]:.1f}" for k in ("size_ratio", "ops_ratio", "ops_ratio_elementwise"))
+        lines.append(f"| {name} | {classes} | {policy} | {cost['size_bytes']:,} | {ratios} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    known = experiments()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", choices=sorted(known), default=None)
+    places(parser)
+    options = parser.parse_args()
+    file = DOCS / "results.json"
+    document = json.loads(file.read_text()) if file.is_file() else {"results": {}}
+    for name in options.only if options.only is not None else known:
+        chosen, run = known[name], options.runs / name
+        if (run / BEST).is_file():
+            print(f"judging {name}")
+            models = document["results"].setdefault(chosen.data, {})
+            models.setdefault(chosen.model, {})[chosen.role] = judge(chosen, run, options.data_root)
+    document["costs"] = costs()
+    document["formula"] = describe("n", 80)["formula"]
+    document["about"] = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
+    file.write_text(json.dumps(document, indent=1) + "\n")
+    (DOCS / "results.md").write_text(page(document))
+
+
+if __name__ == "__main__":
+    main()
