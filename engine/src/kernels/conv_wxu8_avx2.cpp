@@ -5,8 +5,9 @@
 // a strip of the row's pairs is laid out once, [pair][64 positions], and then serves all output channels.
 //
 // Bound: 4 channels x 16 positions are 8 vpmaddwd (2 a cycle) and 8 vpaddd for 128 multiplications: 16 operations,
-// 4 cycles, 32 multiplications a cycle, less what an odd number of values wastes (27 of 30 for 3x3).  Measured on Zen 4: 41 %
-// for 3x3: with 15 steps only, epilogue and layout take half of the time.
+// 4 cycles, 32 multiplications a cycle, less what an odd number of values wastes (27 of 30 for 3x3).  Measured on Zen 4:
+// 42 to 45 % for 3x3: the loop takes 5.6 cycles, since additions take turns on the two ports that multiply, and with 15
+// steps only, layout and epilogue are 40 % of the time.
 #include "avx2_epilogue.h"
 
 namespace mpq {
