@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -49,7 +50,8 @@ def write_coco(splits: Sequence[Dataset], out: Path) -> None:
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     for dataset in splits:
         (out / dataset.split).mkdir(exist_ok=True)
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         seen: dict[str, Path] = {}
         for number, item in enumerate(dataset.items, 1):
             name = _copied(item, out / dataset.split, seen)

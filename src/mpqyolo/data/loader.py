@@ -23,14 +23,14 @@ _HEADROOM = 1.25  # photos are kept this much larger than the input, for augment
 
 
 class Batch(NamedTuple):
-    """images: (B, 3, H, W) uint8 RGB, channels-last in memory. index: which photos of the data set.
+    """images: (B, 3, H, W) uint8 RGB, channels-last in memory. photos: their numbers in the data set.
 
     targets: (n, 6) float32, [place in the batch, label, x1, y1, x2, y2], pixels of the letterboxed input.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
-    index: list[int]
+    photos: list[int]
 
 
 class ValBatch(NamedTuple):
@@ -38,7 +38,7 @@ class ValBatch(NamedTuple):
 
     images: torch.Tensor
     placements: list[Placement]
-    index: list[int]
+    photos: list[int]
 
 
 class PhotoCache:
@@ -65,7 +65,7 @@ class PhotoCache:
                     self._photos[index] = photo
         item = self.dataset.items[index]
         keep = ~item.crowd if self.difficult else ~(item.crowd | item.difficult)
-        ratio = np.float32([photo.shape[1] / item.width, photo.shape[0] / item.height] * 2)
+        ratio = np.array([photo.shape[1] / item.width, photo.shape[0] / item.height] * 2, np.float32)
         return photo, item.xyxy[keep] * ratio, item.label[keep]
 
     def _shrunk(self, photo: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ Three kinds of maps flow between them: the signed *stream* (s16 in the engine), 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -105,15 +107,13 @@ class StreamConv(nn.Module):
         self.conv = QuantConv2d(c_in, c_out, kernel, stride, padding)
         self.bn = nn.BatchNorm2d(c_out, eps=BN_EPS, momentum=BN_MOMENTUM)
         self.shortcut = None if shortcut == "none" else Shortcut(c_in, c_out, stride, gain=shortcut == "gain")
-        self.act: nn.Module = {"rprelu": lambda: RPReLU(c_out), "relu": nn.ReLU, "none": nn.Identity}[act]()
+        acts: dict[str, Callable[[], nn.Module]] = {"rprelu": lambda: RPReLU(c_out), "relu": nn.ReLU, "none": nn.Identity}
+        self.act = acts[act]()
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         y = self.bn(self.conv(x))
         beside = None if self.shortcut is None else self.shortcut(x)
-        if isinstance(self.act, RPReLU):
-            y = self.act(y, beside)
-        else:
-            y = self.act(y if beside is None else y + beside)
+        y = self.act(y, beside) if isinstance(self.act, RPReLU) else self.act(y if beside is None else y + beside)
         if residual is not None:
             y = residual + y
         return y if self.training else self.settle(y)
@@ -168,6 +168,8 @@ class ToCode(nn.Module):
 
 class Predict(QuantConv2d):
     """codes -> one prediction map: a 1x1 convolution with bias. x: (B, C, h, w) -> (B, outputs, h, w)."""
+
+    bias: nn.Parameter  # always there
 
     def __init__(self, c_in: int, outputs: int) -> None:
         super().__init__(c_in, outputs, 1, bias=True)

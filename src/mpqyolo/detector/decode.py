@@ -45,8 +45,7 @@ def suppress(
             bar = np.partition(table[place], -max_candidates)[-max_candidates]
             place = place[table[place] >= bar]
         cell, class_id = np.divmod(place, classes)
-        limits = {"iou": iou, "max_candidates": max_candidates, "max_detections": max_detections}
-        kept = select(boxes[cell], table[place], class_id, **limits)
+        kept = select(boxes[cell], table[place], class_id, iou=iou, max_candidates=max_candidates, max_detections=max_detections)
         found.append(Detections(boxes[cell[kept]], table[place[kept]], class_id[kept].astype(np.int32)))
     return found
 

@@ -19,14 +19,15 @@ class Head(nn.Module):
 
     def __init__(self, c_in: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.distance = nn.ModuleList(Predict(c, 4) for c in c_in)
-        self.logit = nn.ModuleList(Predict(c, classes) for c in c_in)
+        distances = [Predict(c, 4) for c in c_in]
+        logits = [Predict(c, classes) for c in c_in]
         with torch.no_grad():
-            for distance, logit in zip(self.distance, self.logit, strict=True):
+            for distance, logit in zip(distances, logits, strict=True):
                 nn.init.normal_(distance.weight, std=0.01)
                 nn.init.normal_(logit.weight, std=0.01)
                 distance.bias.fill_(1.0)
                 logit.bias.fill_(math.log(PRIOR_SCORE / (1 - PRIOR_SCORE)))
+        self.distance, self.logit = nn.ModuleList(distances), nn.ModuleList(logits)
 
     def forward(self, features: tuple[Tensor, ...]) -> Maps:
         distance = tuple(predict(x) for predict, x in zip(self.distance, features, strict=True))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mpqyolo.core.errors import ConfigError
 from mpqyolo.detector.assign import EPSILON, assign, iou
 from mpqyolo.detector.maps import Maps
-from mpqyolo.detector.points import STRIDES, decode_boxes, flatten, map_points
+from mpqyolo.detector.points import STRIDES, decode_boxes, flatten, map_points, map_shapes
 
 
 def ciou(predicted: Tensor, box: Tensor) -> Tensor:
@@ -47,8 +47,8 @@ class DetectionLoss:
         beta: float = 6.0,
     ) -> None:
         self.classes, self.strides = classes, tuple(strides)
-        self.gains = {"box": box_gain, "class": class_gain}
-        self.assigner = {"topk": topk, "alpha": alpha, "beta": beta}
+        self.box_gain, self.class_gain = box_gain, class_gain
+        self.topk, self.alpha, self.beta = topk, alpha, beta
 
     def __call__(
         self, maps: Maps, targets: Tensor, size: int | tuple[int, int] | None = None
@@ -60,7 +60,6 @@ class DetectionLoss:
         """
         if maps.logit[0].shape[1] != self.classes:
             raise ConfigError(f"the model predicts {maps.logit[0].shape[1]} classes, its loss is for {self.classes}")
-        shapes = [tuple(m.shape[-2:]) for m in maps.logit]
         centres, stride = map_points(maps, self.strides)
         distance, logit = flatten(maps.distance).float(), flatten(maps.logit).float()
         targets = targets.to(logit)
@@ -70,7 +69,7 @@ class DetectionLoss:
             targets = torch.cat((targets[:, :2], targets[:, 2:].clamp(min=0).minimum(limit)), 1)
         with torch.no_grad():
             boxes = decode_boxes(distance, centres, stride)
-        found = assign(logit, boxes, targets, shapes, self.strides, **self.assigner)
+        found = assign(logit, boxes, targets, map_shapes(maps), self.strides, self.topk, self.alpha, self.beta)
 
         label = targets[found.target, 1].long()
         total_quality = found.quality.sum().clamp(min=1)
@@ -79,5 +78,5 @@ class DetectionLoss:
         predicted = decode_boxes(distance[found.image, found.point], centres[found.point], stride[found.point])
         miss = (1 - ciou(predicted, targets[found.target, 2:])) * found.quality
         parts = {"box": miss.sum() / total_quality, "class": cost / total_quality}
-        total = sum(self.gains[name] * part for name, part in parts.items())
+        total = self.box_gain * parts["box"] + self.class_gain * parts["class"]
         return total, {name: part.detach() for name, part in parts.items()}

@@ -60,7 +60,7 @@ def size_table(size: str) -> dict[str, Any]:
 
 
 def build_model(family: str, size: str, classes: Sequence[str], **options: Any) -> nn.Module:
-    """A detector with fresh weights. classes: names. options: `shortcut`, `act` (and what a size's TOML file holds, to override it).
+    """A detector with fresh weights. classes: names. options: `shortcut`, `act`, and all that a size's TOML file holds.
 
     Raises ConfigError for an unknown family, size or option.
     """

@@ -65,6 +65,7 @@ def _interpret(data: bytes) -> Any:
             _plain(target, dict)[key] = value
         return target
 
+    arg: Any  # what it is depends on the opcode
     for opcode, arg, _at in pickletools.genops(data):
         name = opcode.name
         if name in _VALUES:

@@ -25,9 +25,14 @@ def points(
     return torch.cat(centres), torch.cat(sizes)
 
 
+def map_shapes(maps: Maps) -> list[tuple[int, int]]:
+    """(h, w) of each level."""
+    return [(m.shape[-2], m.shape[-1]) for m in maps.logit]
+
+
 def map_points(maps: Maps, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
     """`points` of these maps, on their device."""
-    return points([tuple(m.shape[-2:]) for m in maps.logit], strides, maps.logit[0].device)
+    return points(map_shapes(maps), strides, maps.logit[0].device)
 
 
 def flatten(levels: Sequence[Tensor]) -> Tensor:

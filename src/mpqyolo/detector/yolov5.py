@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +41,11 @@ class ConvUnit(nn.Module):
     @torch.no_grad()
     def fuse(self) -> None:
         """Fold the batch norm's running statistics into the convolution."""
-        if isinstance(self.bn, nn.Identity):
+        bn = self.bn
+        if not isinstance(bn, nn.BatchNorm2d):  # folded already
             return
-        bn, scale = self.bn, self.bn.weight / (self.bn.running_var + self.bn.eps).sqrt()
+        assert bn.running_mean is not None and bn.running_var is not None
+        scale = bn.weight / (bn.running_var + bn.eps).sqrt()
         self.conv.weight.mul_(scale.view(-1, 1, 1, 1))
         self.conv.bias = nn.Parameter(bn.bias - bn.running_mean * scale)
         self.bn = nn.Identity()
@@ -51,17 +54,19 @@ class ConvUnit(nn.Module):
 class AnchorHead(nn.Module):
     """The published Detect layer: per level one 1x1 convolution to 3 anchors x (x, y, w, h, objectness, classes)."""
 
+    anchors: Tensor  # (level, anchor, 2) px
+
     def __init__(self, c_in: Sequence[int], classes: int) -> None:
         super().__init__()
         self.classes = classes
         self.m = nn.ModuleList(nn.Conv2d(c, 3 * (5 + classes), 1) for c in c_in)
-        self.register_buffer("anchors", torch.tensor(ANCHORS, dtype=torch.float32))  # (level, anchor, 2) px
+        self.register_buffer("anchors", torch.tensor(ANCHORS, dtype=torch.float32))
 
     def forward(self, features: tuple[Tensor, ...]) -> Dense:
         boxes, scores = [], []
         for feature, conv, anchors, stride in zip(features, self.m, self.anchors, STRIDES, strict=True):
-            shape = feature.shape[-2:]
-            centres, _ = points([shape], [stride], feature.device)
+            h, w = feature.shape[-2:]
+            centres, _ = points([(h, w)], [stride], feature.device)
             for raw, anchor in zip(conv(feature).sigmoid().split(5 + self.classes, 1), anchors, strict=True):
                 y = flatten([raw]).float()
                 middle = (2 * y[..., :2] - 1) * stride + centres  # (2s - 0.5 + cell) * stride
@@ -74,14 +79,14 @@ class AnchorHead(nn.Module):
     def select(self, index: Sequence[int]) -> None:
         """Keep the classes `index` in this order (`class_map` of evaluate.names makes it); -1 is a class that is never found."""
         for level, old in enumerate(self.m):
+            assert isinstance(old, nn.Conv2d) and old.bias is not None
             new = nn.Conv2d(old.in_channels, 3 * (5 + len(index)), 1).to(old.weight)
             weight, bias = old.weight.unflatten(0, (3, -1)), old.bias.unflatten(0, (3, -1))
             rows = torch.tensor([*range(5), *(5 + max(k, 0) for k in index)], device=weight.device)
             weight, bias = weight[:, rows], bias[:, rows]
             gone = [5 + place for place, k in enumerate(index) if k < 0]
             weight[:, gone], bias[:, gone] = 0.0, NEVER
-            new.weight.copy_(weight.flatten(0, 1))
-            new.bias.copy_(bias.flatten())
+            new.load_state_dict({"weight": weight.flatten(0, 1), "bias": bias.flatten()})
             self.m[level] = new
         self.classes = len(index)
 
@@ -94,6 +99,10 @@ class YOLOv5(YOLOv5Body):
     """
 
     strides = STRIDES
+    family: str  # this and what follows is given by build_model, to a detector to be trained
+    size: str
+    classes: tuple[str, ...]
+    options: dict[str, Any]
 
     def __init__(self, size: str, classes: int, head: str = "anchor", activation: str = "silu") -> None:
         heads = {"anchor": AnchorHead, "ltrb": Head}
@@ -110,7 +119,7 @@ class YOLOv5(YOLOv5Body):
         self.predict = heads[head](self.channels, classes)
 
     def forward(self, images: Tensor) -> Maps | Dense:
-        return self.predict(super().forward(self.pixels(images)))
+        return self.predict(self.maps(self.pixels(images)))
 
     def fuse(self) -> YOLOv5:
         """Fold all batch norms into their convolutions, in place: for inference only."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -111,6 +112,10 @@ class Backbone(nn.Module):
 class Neck(nn.Module):
     """Maps at strides 8, 16, 32 -> maps of the same shapes: down from the coarse level, and up again."""
 
+    code3: nn.Module  # what makes codes of the backbone's maps: of the paper's family alone, which puts them here (paper.py)
+    code4: nn.Module
+    code5: nn.Module
+
     def __init__(self, size: str, unit: Unit) -> None:
         super().__init__()
         region, (_, _, c3, c4, c5), n = "neck", widths(size), depths(size)[4]
@@ -148,5 +153,9 @@ class YOLOv5Body(nn.Module):
         self.backbone = Backbone(size, unit)
         self.neck = Neck(size, unit)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.neck(self.backbone(self.stem(x)))
+
+    def forward(self, x: Tensor) -> Any:
+        """The maps; of a detector made of this body, its predictions."""
+        return self.maps(x)

@@ -111,7 +111,8 @@ def stream(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Ep
 
     The multiplication saturates at 2^15 steps, so sums beyond 2^15 / factor need not be held. Where that does not fit 16 bits,
     half or a quarter of it must do (of factors 0.6 and 1.1, one shift cannot hold all): +-32 in the stream, +-8 in predictions,
-    which are 2^8 to one, for all that is possible, and most sums are far from that. Then less. A channel whose output moves by less than a step becomes constant.
+    which are 2^8 to one, for all that is possible, and most sums are far from that. Then less. A channel whose output moves by
+    less than a step becomes constant.
     """
     factor, offset = steady(factor, offset, sums, 1)
     size = np.abs(factor)

@@ -15,7 +15,8 @@ from mpqyolo.quantize.layers import QuantConv2d
 from mpqyolo.quantize.lsq import Lsq, LsqActivation, LsqWeight
 from mpqyolo.quantize.quantiser import Quantiser
 
-SWITCHES = {"trainable_scale": True, "shift": True, "ste": "polynomial"}
+SWITCHES: dict[str, Any] = {"trainable_scale": True, "shift": True, "ste": "polynomial"}
+SLOTS = {"input_quantiser": "activation", "quantiser": "activation", "weight_quantiser": "weight"}  # where layers hold them
 
 
 class Handle(NamedTuple):
@@ -102,7 +103,7 @@ def handles(model: nn.Module) -> list[Handle]:
         places = [(n, model.get_submodule(n)) for n in inside]
         for place, module in places:
             owner = "stem.conv" if isinstance(module, Pixels) else place
-            for attribute, part in (("input_quantiser", "activation"), ("quantiser", "activation"), ("weight_quantiser", "weight")):
+            for attribute, part in SLOTS.items():
                 quantiser = module.__dict__.get("_modules", {}).get(attribute)
                 if isinstance(quantiser, Quantiser) and id(quantiser) not in seen:
                     seen.add(id(quantiser))

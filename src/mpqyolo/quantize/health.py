@@ -25,11 +25,10 @@ def check(model: nn.Module) -> None:
             bits = model.get_parameter(f"{handle.name}.weight").ge(0)
             if bits.numel() > 1 and (bits.all() or not bits.any()):
                 raise TrainingError(f"layer '{handle.name}': all 1-bit weights are alike; try a lower optimiser.lr, or a ramp")
-        elif isinstance(quantiser, Lsq) and bool(quantiser.initialised):
-            if not bool((quantiser.scale > SMALLEST_SCALE).all()):
-                raise TrainingError(
-                    f"layer '{handle.name}': a scale of its {handle.part}s went to zero; try a lower optimiser.scale_lr"
-                )
+        elif isinstance(quantiser, Lsq) and bool(quantiser.initialised) and not bool((quantiser.scale > SMALLEST_SCALE).all()):
+            raise TrainingError(
+                f"layer '{handle.name}': a scale of its {handle.part}s went to zero; try a lower optimiser.scale_lr"
+            )
 
 
 @contextmanager

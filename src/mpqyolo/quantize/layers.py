@@ -11,11 +11,15 @@ from mpqyolo.quantize.quantiser import Quantiser
 class QuantConv2d(nn.Conv2d):
     """Convolution without groups. x: (B, C, H, W) -> (B, O, H', W').
 
-    `input_quantiser` is None where the producer already quantised the map (4-bit neck) or the policy is float; `weight_quantiser` is
-    None in float. Both are put there by quantize/apply.py, once, from the BitPolicy.
+    `input_quantiser` is None where the producer already quantised the map (4-bit neck) or the policy is float;
+    `weight_quantiser` is None in float. Both are put there by quantize/apply.py, once, from the BitPolicy.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int | None = None, bias: bool = False) -> None:
+    padding: tuple[int, int]  # never a word
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int | None = None, bias: bool = False
+    ) -> None:
         super().__init__(c_in, c_out, kernel, stride, kernel // 2 if padding is None else padding, bias=bias)
         self.input_quantiser: Quantiser | None = None
         self.weight_quantiser: Quantiser | None = None

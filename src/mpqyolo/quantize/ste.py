@@ -166,7 +166,8 @@ class Tail(Function):
         else:
             v = (z if r is None else z + r) - before
             dv = torch.where(v < 0, g * slope, g).to(z.dtype)
-            sums = torch.stack([_over_channels(dv), _over_channels(torch.where(v < 0, g * v, torch.zeros_like(v))), _over_channels(g)])
+            bent = torch.where(v < 0, g * v, torch.zeros_like(v))
+            sums = torch.stack([_over_channels(dv), _over_channels(bent), _over_channels(g)])
         d_before, d_slope, d_after = (total.view_as(before) for total in (-sums[0], sums[1], sums[2]))
         return dv, None if r is None else dv, d_before, d_slope, d_after
 

@@ -59,8 +59,9 @@ def train(
     """Train by the recipe into the folder `out`; with `resume` go on where a run in it stopped, to the same numbers.
 
     recipe: with `resume` it may be None: the run's own counts. from_: weights to start from (a run, a checkpoint, a YOLOv5
-    `.pt`). exact: `pack.folded.folded`, with which fully quantised networks are judged as the integers that a file would hold. Under torchrun every process calls this. Raises ConfigError, DataError, CheckpointError; TrainingError for NaN, a
-    collapsed layer, or Ctrl-C.
+    `.pt`). exact: `pack.folded.folded`, with which fully quantised networks are judged as the integers that a file would hold.
+    Under torchrun every process calls this. Raises ConfigError, DataError, CheckpointError; TrainingError for NaN, a collapsed
+    layer, or Ctrl-C.
     """
     out = Path(out)
     asked, recipe = recipe, _settled(recipe, out, resume, from_)

@@ -45,7 +45,7 @@ def draw(canvas: np.ndarray, photo: np.ndarray, placing: Placing, region: Region
 def clip(xyxy: np.ndarray, region: Region, min_side: float, min_visible: float) -> tuple[np.ndarray, np.ndarray]:
     """Clip boxes (n, 4) to the region. Returns the clipped boxes and a mask (n,) of those still worth learning."""
     x1, y1, x2, y2 = region
-    clipped = np.clip(xyxy, np.float32([x1, y1, x1, y1]), np.float32([x2, y2, x2, y2]))
+    clipped = np.clip(xyxy, np.array([x1, y1, x1, y1], np.float32), np.array([x2, y2, x2, y2], np.float32))
     before, after = xyxy[:, 2:] - xyxy[:, :2], clipped[:, 2:] - clipped[:, :2]
     large = (after > min_side).all(1)
     visible = after.prod(1) >= min_visible * before.prod(1)

@@ -93,6 +93,7 @@ class _Json:
 
 def read(path: Path, split: str, faults: Faults) -> Dataset | None:
     """Read one split; None if the folder does not have it. What is wrong goes to `faults`."""
+    file: Path | None
     if path.is_file():
         file, root = path, path.parent.parent if path.parent.name == "annotations" else path.parent
     else:
@@ -186,5 +187,5 @@ class _Places:
 
 def _item(places: _Places, photo: dict[str, Any], boxes: list[Box], file: Path, faults: Faults) -> Item | None:
     width, height = photo.get("width"), photo.get("height")
-    known = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
-    return make_item(places.find(str(photo["file_name"])), (width, height) if known else None, boxes, file, faults)
+    size = (width, height) if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0 else None
+    return make_item(places.find(str(photo["file_name"])), size, boxes, file, faults)
