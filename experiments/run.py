@@ -26,7 +26,8 @@ def main() -> None:
     if (out / RUN_FILE).is_file():
         train(None, out, resume=True, exact=folded)
         return
-    recipe = load_recipe(chosen.recipe, [*chosen.set, f"seed={options.seed}"], data={"path": str(options.data_root / chosen.data)})
+    data = {"path": str(options.data_root / chosen.data)}
+    recipe = load_recipe(chosen.recipe, [*chosen.set, f"seed={options.seed}"], data=data)
     train(recipe, out, from_=options.weights / chosen.start if chosen.start else None, exact=folded)
 
 

@@ -2,8 +2,8 @@
 
     python experiments/table.py [--data-root DIR] [--runs DIR] [--only NAME ...]
 
-Weights are chosen on val (the run's best.safetensors), figures are for val and test. A quantised run is packed (which proves it) and
-the packed file is judged by the engine. Entries of runs that are not there stay as docs/results.json has them.
+Weights are chosen on val (the run's best.safetensors), figures are for val and test. A quantised run is packed (which proves it)
+and the packed file is judged by the engine. Entries of runs that are not there stay as docs/results.json has them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ from mpqyolo.train.checkpoint import BEST
 from mpqyolo.train.recipe_file import run_recipe
 
 DOCS = HERE.parent / "docs"
+SCORES = {  # keys of an entry, and their columns
+    "val_map50": "val",
+    "test_map50": "test",
+    "test_map": "test mAP",
+    "packed_val_map50": "packed val",
+    "packed_test_map50": "packed test",
+}
 FAMILIES = ("n", "s", "m", "paper-n", "paper-s", "paper-m")
 
 
@@ -74,7 +82,8 @@ def judge(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]:
         for split in ("val", "test"):
             dataset = load(str(data_root / chosen.data), split)
             result = evaluate(find.over(dataset.classes), dataset)
-            entry |= {f"{prefix}{split}_map50": result.map50, f"{prefix}{split}_map": result.map, f"{prefix}{split}_voc_ap50": result.voc_ap50}
+            scores = {"map50": result.map50, "map": result.map, "voc_ap50": result.voc_ap50}
+            entry |= {f"{prefix}{split}_{key}": score for key, score in scores.items()}
             entry[f"{split}_images"] = result.images
     return entry
 
@@ -95,27 +104,37 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
+def table_row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def run_row(name: str, entry: dict[str, Any]) -> str:
+    """One run's row in docs/results.md."""
+    epochs = entry["epochs"] if entry["finished"] else f"{entry['curve'][-1][0]} of {entry['epochs']}, unfinished"
+    scores = [percent(entry.get(key)) for key in SCORES]
+    size = f"{entry['bytes']:,}" if "bytes" in entry else ""
+    return table_row([name, f"`{entry['run']}`", entry["policy"], epochs, *scores, size, entry["hours"]])
+
+
 def page(document: dict[str, Any]) -> str:
     """docs/results.md."""
     about = document["about"]
     lines = [
         "# Results",
         "",
-        f"Written by `python experiments/table.py` ({about['date']}, commit {about['commit']}, {about['machine']}); the figures are in "
-        "`results.json`. Weights are chosen on val; mAP50 is COCO's (101 points) in percent; `packed` is the `.mpqy` file in the engine.",
+        f"Written by `python experiments/table.py` ({about['date']}, commit {about['commit']}, {about['machine']}); "
+        "the figures are in `results.json`. Weights are chosen on val; mAP50 is COCO's (101 points) in percent; "
+        "`packed` is the `.mpqy` file in the engine.",
     ]
     for data, models in document["results"].items():
         lines += ["", f"## {data}", ""]
-        lines += ["| model | run | policy | epochs | val | test | test mAP | packed val | packed test | bytes | hours |", "|---" * 11 + "|"]
-        for model, roles in models.items():
-            for role, entry in roles.items():
-                epochs = str(entry["epochs"]) if entry["finished"] else f"{entry['curve'][-1][0]} of {entry['epochs']}, unfinished"
-                scores = [percent(entry.get(k)) for k in ("val_map50", "test_map50", "test_map", "packed_val_map50", "packed_test_map50")]
-                size = f"{entry['bytes']:,}" if "bytes" in entry else ""
-                lines.append(f"| {model} {role} | `{entry['run']}` | {entry['policy']} | {epochs} | {' | '.join(scores)} | {size} | {entry['hours']} |")
+        columns = ("model", "run", "policy", "epochs", *SCORES.values(), "bytes", "hours")
+        lines += [table_row(columns), "|---" * len(columns) + "|"]
+        lines += [run_row(f"{model} {role}", entry) for model, roles in models.items() for role, entry in roles.items()]
         images = next(iter(next(iter(models.values())).values()))
         lines += ["", f"val: {images['val_images']} photos, test: {images['test_images']} photos."]
-    lines += ["", "## Size and operations", "", document["formula"], "", "Ratios are against the float YOLOv5 of the same size and classes at 640 px."]
+    lines += ["", "## Size and operations", "", document["formula"], ""]
+    lines += ["Ratios are against the float YOLOv5 of the same size and classes at 640 px."]
     lines += ["The paper prints 16.3 times fewer operations and 14.2 times smaller (which of its models is not public).", ""]
     lines += ["| model | classes | policy | file bytes | smaller | fewer OPs | with element-wise work |", "|---" * 7 + "|"]
     for key, cost in document["costs"].items():

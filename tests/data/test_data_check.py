@@ -32,7 +32,8 @@ def test_every_planted_fault_is_named(splits, tmp_path):
     out = tmp_path / "yolo"
     write_yolo(splits, out)
     photos, labels = out / "train" / "images", out / "train" / "labels"
-    (labels / "train_000.txt").write_text("0 0.5 0.5 0.2 0.2\nx\n9 0.5 0.5 0.2 0.2\n0 nan 0.5 0.2 0.2\n0 0.5 0.5 -0.2 0.2\n0 3 0.5 0.2 0.2\n")
+    bad = ["0 0.5 0.5 0.2 0.2", "x", "9 0.5 0.5 0.2 0.2", "0 nan 0.5 0.2 0.2", "0 0.5 0.5 -0.2 0.2", "0 3 0.5 0.2 0.2"]
+    (labels / "train_000.txt").write_text("\n".join([*bad, ""]))
     (labels / "train_002.txt").write_text("0 0.5 0.5 0 0.2\n1 0.9 0.5 0.6 0.2\n1 0.3 0.5 0.2 0.2\n1 0.3 0.5 0.2 0.2\n")
     (labels / "orphan.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (photos / "train_003.png").write_bytes((photos / "train_003.png").read_bytes()[:-700])

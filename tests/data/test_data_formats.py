@@ -150,10 +150,12 @@ def test_bad_voc_is_refused_with_file_and_line(case, tmp_path):
 def test_entities_are_refused(tmp_path):
     xml = voc(tmp_path, "train", "a", "")
     (tmp_path / "classes.txt").write_text("cat\n")
-    xml.write_text('<!DOCTYPE x [\n<!ENTITY a "aaaa">\n<!ENTITY b "&a;&a;&a;&a;">\n]><annotation><object><name>&b;</name></object></annotation>')
+    bomb = '<!DOCTYPE x [\n<!ENTITY a "aaaa">\n<!ENTITY b "&a;&a;&a;&a;">\n]>'
+    xml.write_text(f"{bomb}<annotation><object><name>&b;</name></object></annotation>")
     with pytest.raises(DataError, match=f"{re.escape(str(xml))}:2: XML entities"):
         load(tmp_path, "train")
-    xml.write_text('<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]><annotation><object><name>&a;</name></object></annotation>')
+    outside = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]>'
+    xml.write_text(f"{outside}<annotation><object><name>&a;</name></object></annotation>")
     with pytest.raises(DataError, match="XML entities"):
         load(tmp_path, "train")
 
@@ -169,7 +171,8 @@ def coco(root: Path, annotations: list, **more: object) -> Path:
     file = root / "annotations" / "instances_val2017.json"
     images = [{"id": 7, "file_name": "a.jpg", "width": 40, "height": 30}, {"id": 3, "file_name": "b.jpg"}]
     categories = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}]
-    file.write_text(json.dumps({"info": {"x": [1]}, "images": images, "annotations": annotations, "categories": categories} | more, indent=1))
+    content = {"info": {"x": [1]}, "images": images, "annotations": annotations, "categories": categories}
+    file.write_text(json.dumps(content | more, indent=1))
     return file
 
 
