@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fault.h"
+#include "layout.h"
 
 namespace mpq {
 namespace {
@@ -12,68 +13,54 @@ namespace {
 constexpr int kMaxPhoto = 1 << 16;  // pixels a side
 constexpr uint8_t kFill = 114;
 
-// The weights of a length n resized to m: output i is the sum of count[i] sources from first[i] on.
+// The weights of a length n resized to m, as row kernels want them: output i is the sum of `taps` sources from first[i] on.
 struct Filter {
-  std::vector<int> first, start, count;
-  std::vector<int32_t> q;
-  int longest = 0;
+  std::vector<int32_t> first;
+  std::vector<int16_t> q;  // [m][taps]
+  int taps = 0;            // even
 
   Filter(int n, int m) {
     const int64_t reach = 2 * int64_t{std::max(n, m)};
+    std::vector<int64_t> last;
     for (int64_t i = 0; i < m; i++) {
-      const int64_t centre = (2 * i + 1) * n;
       // weight = reach - |centre - (2j+1)*m| > 0  <=>  (centre - reach) / m < 2j+1 < (centre + reach) / m
-      const int64_t low = std::max<int64_t>(0, (centre - reach) / (2 * int64_t{m}) - 1);
-      const int64_t high = std::min<int64_t>(n - 1, (centre + reach) / (2 * int64_t{m}) + 1);
-      const auto weight = [&](int64_t j) { return std::max<int64_t>(0, reach - std::abs(centre - (2 * j + 1) * m)); };
-      int64_t begin = low, end = high, sum = 0, best = low;
-      while (begin < end && weight(begin) == 0) begin++;
-      while (end > begin && weight(end) == 0) end--;
-      best = begin;
-      for (int64_t j = begin; j <= end; j++) {
-        sum += weight(j);
-        if (weight(j) > weight(best)) best = j;
-      }
-      first.push_back(static_cast<int>(begin));
-      start.push_back(static_cast<int>(q.size()));
-      count.push_back(static_cast<int>(end - begin + 1));
-      longest = std::max(longest, count.back());
-      int32_t rest = 16384;
-      for (int64_t j = begin; j <= end; j++) {
-        q.push_back(static_cast<int32_t>(weight(j) * 16384 / sum));
-        rest -= q.back();
-      }
-      q[static_cast<size_t>(start.back() + best - begin)] += rest;
+      const int64_t centre = (2 * i + 1) * n;
+      int64_t begin = std::max<int64_t>(0, (centre - reach) / (2 * int64_t{m}) - 1);
+      int64_t end = std::min<int64_t>(n - 1, (centre + reach) / (2 * int64_t{m}) + 1);
+      while (begin < end && weight(reach, centre, m, begin) == 0) begin++;
+      while (end > begin && weight(reach, centre, m, end) == 0) end--;
+      first.push_back(static_cast<int32_t>(begin));
+      last.push_back(end);
+      taps = std::max(taps, static_cast<int>(end - begin + 1));
     }
+    taps = round_up(taps, 2);
+    q.resize(static_cast<size_t>(m) * static_cast<size_t>(taps));
+    for (int64_t i = 0; i < m; i++) {
+      const int64_t centre = (2 * i + 1) * n, begin = first[static_cast<size_t>(i)], end = last[static_cast<size_t>(i)];
+      int64_t sum = 0, best = begin, rest = 16384;
+      for (int64_t j = begin; j <= end; j++) {
+        sum += weight(reach, centre, m, j);
+        if (weight(reach, centre, m, j) > weight(reach, centre, m, best)) best = j;
+      }
+      int16_t* mine = q.data() + i * taps;
+      for (int64_t j = begin; j <= end; j++) {
+        mine[j - begin] = static_cast<int16_t>(weight(reach, centre, m, j) * 16384 / sum);
+        rest -= mine[j - begin];
+      }
+      mine[best - begin] = static_cast<int16_t>(mine[best - begin] + rest);
+    }
+  }
+
+  static int64_t weight(int64_t reach, int64_t centre, int64_t m, int64_t j) {
+    return std::max<int64_t>(0, reach - std::abs(centre - (2 * j + 1) * m));
   }
 };
 
-void resize_row(const uint8_t* in, const Filter& filter, uint8_t* out) {
-  const int m = static_cast<int>(filter.first.size());
-  for (int i = 0; i < m; i++) {
-    const uint8_t* p = in + 3 * ptrdiff_t{filter.first[i]};
-    const int32_t* q = filter.q.data() + filter.start[i];
-    int32_t r = 8192, g = 8192, b = 8192;
-    for (int j = 0; j < filter.count[i]; j++) {
-      r += q[j] * p[3 * j];
-      g += q[j] * p[3 * j + 1];
-      b += q[j] * p[3 * j + 2];
-    }
-    out[3 * i] = static_cast<uint8_t>(r >> 14);
-    out[3 * i + 1] = static_cast<uint8_t>(g >> 14);
-    out[3 * i + 2] = static_cast<uint8_t>(b >> 14);
-  }
-}
-
-void store_row(const uint8_t* rgb, int n, uint8_t* out, int pixel) {
-  if (pixel == 3) {
+void store_row(const uint8_t* rgb, int n, uint8_t* out, int pixel, const RowKernels& rows) {
+  if (pixel == 3)
     std::memcpy(out, rgb, static_cast<size_t>(n) * 3);
-    return;
-  }
-  for (int x = 0; x < n; x++) {
-    for (int c = 0; c < 3; c++) out[4 * x + c] = rgb[3 * x + c];
-    out[4 * x + 3] = 0;
-  }
+  else
+    rows.widen3(rgb, out, n);
 }
 
 void fill(uint8_t* out, int n, int pixel) {
@@ -96,18 +83,19 @@ Placement place(int w, int h, int width, int height) {
 }
 
 Placement letterbox(const uint8_t* photo, int w, int h, ptrdiff_t row_stride, uint8_t* image, int width, int height, int pixel,
-                    ptrdiff_t image_stride) {
+                    ptrdiff_t image_stride, const RowKernels& kernels) {
   need(photo != nullptr && w > 0 && h > 0, "the photo has no pixels");
   need(w <= kMaxPhoto && h <= kMaxPhoto, "the photo is wider or higher than 65536 pixels");
   need(row_stride >= 3 * ptrdiff_t{w}, "the photo's row stride is less than 3 bytes a pixel");
   const Placement at = place(w, h, width, height);
   const Filter across(w, at.nw), down(h, at.nh);
-  const size_t row_bytes = static_cast<size_t>(at.nw) * 3;
 
   // Source rows, resized across, come by once: a ring holds as many as one output row reads.
-  const int ring = down.longest + 1;
-  std::vector<uint8_t> rows(row_bytes * static_cast<size_t>(ring)), line(row_bytes);
-  std::vector<int32_t> sums(row_bytes);
+  const int row_bytes = 3 * at.nw, pitch = round_up(row_bytes + 32, kAlign), ring = down.taps + 1;
+  std::vector<uint8_t> store(static_cast<size_t>(pitch) * static_cast<size_t>(ring + 1));
+  uint8_t* const line = store.data() + static_cast<ptrdiff_t>(pitch) * ring;
+  const auto row_at = [&](int y) { return store.data() + static_cast<ptrdiff_t>(pitch) * (y % ring); };
+  std::vector<const uint8_t*> taps(static_cast<size_t>(down.taps));
   int ready = 0;
   for (int y = 0; y < height; y++) {
     uint8_t* out = image + y * image_stride;
@@ -116,27 +104,22 @@ Placement letterbox(const uint8_t* photo, int w, int h, ptrdiff_t row_stride, ui
       fill(out, width, pixel);
       continue;
     }
-    const int first = down.first[i], last = first + down.count[i] - 1;
+    const int first = down.first[static_cast<size_t>(i)], last = std::min(first + down.taps, h) - 1;
     for (ready = std::max(ready, first); ready <= last; ready++) {
-      uint8_t* row = rows.data() + row_bytes * static_cast<size_t>(ready % ring);
       if (w == at.nw)
-        std::memcpy(row, photo + ready * row_stride, row_bytes);
+        std::memcpy(row_at(ready), photo + ready * row_stride, static_cast<size_t>(row_bytes));
       else
-        resize_row(photo + ready * row_stride, across, row);
+        kernels.resize3(photo + ready * row_stride, w, across.first.data(), across.q.data(), across.taps, row_at(ready), at.nw);
     }
+    const uint8_t* result = line;
     if (h == at.nh) {
-      std::memcpy(line.data(), rows.data() + row_bytes * static_cast<size_t>(i % ring), row_bytes);
+      result = row_at(i);
     } else {
-      std::fill(sums.begin(), sums.end(), 8192);
-      for (int j = 0; j < down.count[i]; j++) {
-        const uint8_t* row = rows.data() + row_bytes * static_cast<size_t>((first + j) % ring);
-        const int32_t q = down.q[static_cast<size_t>(down.start[i] + j)];
-        for (size_t x = 0; x < row_bytes; x++) sums[x] += q * row[x];
-      }
-      for (size_t x = 0; x < row_bytes; x++) line[x] = static_cast<uint8_t>(sums[x] >> 14);
+      for (int j = 0; j < down.taps; j++) taps[static_cast<size_t>(j)] = row_at(std::min(first + j, last));  // q is 0 from h on
+      kernels.blend(taps.data(), down.q.data() + static_cast<ptrdiff_t>(i) * down.taps, down.taps, line, row_bytes);
     }
     fill(out, at.left, pixel);
-    store_row(line.data(), at.nw, out + ptrdiff_t{at.left} * pixel, pixel);
+    store_row(result, at.nw, out + ptrdiff_t{at.left} * pixel, pixel, kernels);
     fill(out + ptrdiff_t{at.left + at.nw} * pixel, width - at.left - at.nw, pixel);
   }
   return at;

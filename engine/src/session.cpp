@@ -38,13 +38,14 @@ Session::Session(std::shared_ptr<const Model> model, const Options& options)
 }
 
 void Session::run(const uint8_t* image) {
-  load_image(image, input());
+  load_image(image, input(), tools_);
   execute();
 }
 
 Placement Session::run_photo(const uint8_t* photo, int w, int h, ptrdiff_t row_stride) {
   const View& in = input();
-  const Placement at = letterbox(photo, w, h, row_stride, in.data, in.width, in.height, in.pixel, ptrdiff_t{in.pitch} * in.pixel);
+  const Placement at =
+      letterbox(photo, w, h, row_stride, in.data, in.width, in.height, in.pixel, ptrdiff_t{in.pitch} * in.pixel, tools_.rows);
   clear_border(in);
   execute();
   return at;

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 
+from mpqyolo.core.image import letterbox
 from mpqyolo.format.writer import dumps
 from mpqyolo.graph.ops import resize
 from mpqyolo.graph.sample import random_image, random_model
 from mpqyolo.reference.decode import detect
 from mpqyolo.reference.run import run
+from mpqyolo.runtime._abi import Placement, call
 from mpqyolo.runtime._load import library
 from mpqyolo.runtime.session import Model, Session
 
@@ -73,18 +77,16 @@ def test_boxes_equal_the_reference(seed: int):
             assert np.array_equal(found.class_id, right.class_id) and found.names == right.names and found.size == (w, h)
 
 
-def test_letterbox_equals_python():
-    import ctypes
-
-    from mpqyolo.core.image import letterbox
-    from mpqyolo.runtime._abi import Placement, call
-
+@pytest.mark.parametrize("isa", ["serial", "avx2"])
+def test_letterbox_equals_python(isa: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MPQ_ISA", isa)
     rng = np.random.default_rng(0)
-    shapes = ((1, 1, 32, 32), (37, 53, 64, 32), (480, 640, 320, 320), (9, 500, 64, 64), (500, 3, 64, 96), (64, 64, 64, 64))
+    shapes = [(480, 640, 320, 320), (9, 500, 64, 64), (500, 3, 64, 96), (64, 64, 64, 64), (1, 1, 32, 32), (900, 1, 32, 32)]
+    shapes += [tuple(rng.integers(1, 200, 4).tolist()) for _ in range(60)]
     for h, w, height, width in shapes:
         photo, image = rng.integers(0, 256, (h, w, 3)).astype(np.uint8), np.empty((height, width, 3), np.uint8)
         at = Placement()
         place = (photo.ctypes.data, w, h, 3 * w, image.ctypes.data, width, height, ctypes.byref(at))
         call(library().mpq_letterbox, *place, fault=AssertionError)
         right, where = letterbox(photo, height, width)
-        assert np.array_equal(image, right) and (at.left, at.top, at.nw, at.nh, at.w, at.h) == tuple(where)
+        assert np.array_equal(image, right) and (at.left, at.top, at.nw, at.nh, at.w, at.h) == tuple(where), (h, w, height, width)

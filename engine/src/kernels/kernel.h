@@ -93,6 +93,13 @@ struct RowKernels {
   void (*split2)(const uint8_t* in, uint8_t* a, uint8_t* b, int n);
   // out[i] = max(out[i], in[i]) on bytes
   void (*max_u8)(const uint8_t* in, uint8_t* out, int n);
+  // Letterbox. n RGB pixels: output i = (8192 + sum of q[i * taps + j] * pixel first[i] + j over j < taps) >> 14, on each of
+  // the 3 bytes. Pixels from `width` on do not exist; their q is 0. taps is even; 16 bytes behind the outputs may be written.
+  void (*resize3)(const uint8_t* in, int width, const int32_t* first, const int16_t* q, int taps, uint8_t* out, int n);
+  // out[i] = (8192 + sum of q[j] * rows[j][i] over j < taps) >> 14. taps is even; rows may be read 32 bytes beyond n.
+  void (*blend)(const uint8_t* const* rows, const int16_t* q, int taps, uint8_t* out, int n);
+  // n pixels of 3 bytes to pixels of 4, the last of which is 0.
+  void (*widen3)(const uint8_t* in, uint8_t* out, int n);
 };
 
 // table.cpp

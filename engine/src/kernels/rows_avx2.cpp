@@ -4,10 +4,15 @@
 //   requantise  16 positions of 16 channels: 64 operations of arithmetic, 16 packs and minima, and a transposition of
 //               bytes by 32 unpacks, for 16 stores of 16 bytes: about 45 cycles for 256 values
 //   split2      64 bytes in, 2 stores out of 8 operations
+//   resize3     a pixel and 2 taps: 2 loads, a shuffle, vpmaddwd, an addition
+//   blend       32 bytes and 2 taps: 2 loads, 6 unpacks, 4 vpmaddwd, 4 additions
 // A rest that fills no register is computed whole, since what lies behind a map may be read, and copied as far as it goes.
 #include "avx2_epilogue.h"
 
 namespace mpq {
+
+extern const RowKernels rows_serial;
+
 namespace avx2 {
 namespace {
 
@@ -108,11 +113,67 @@ void max_u8(const uint8_t* in, uint8_t* out, int n) {
   by_blocks<32>(out, n, [&](int i, uint8_t* to) { store(to, _mm256_max_epu8(load(in + i), load(out + i))); });
 }
 
+// One output: pairs of pixels, r r g g b b as 16 bits, against pairs of weights.
+inline __m128i resized(const uint8_t* p, const int16_t* q, int taps) {
+  const __m128i pairs = _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
+  __m128i sum = _mm_set1_epi32(8192);
+  for (int j = 0; j < taps; j += 2, p += 6) {
+    int32_t both;
+    std::memcpy(&both, q + j, sizeof both);
+    const __m128i x = _mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), pairs);
+    sum = _mm_add_epi32(sum, _mm_madd_epi16(x, _mm_set1_epi32(both)));
+  }
+  return _mm_srai_epi32(sum, 14);
+}
+
+void resize3(const uint8_t* in, int width, const int32_t* first, const int16_t* q, int taps, uint8_t* out, int n) {
+  const __m128i three = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+  int i = 0;
+  // 8 bytes are read for 6, so the last pixels of the row are left to the plain way; first[] ascends.
+  for (; i + 4 <= n && 3 * (first[i + 3] + taps) + 2 <= 3 * width; i += 4, q += 4 * taps, out += 12) {
+    __m128i x[4];
+    for (int j = 0; j < 4; j++) x[j] = resized(in + 3 * ptrdiff_t{first[i + j]}, q + j * taps, taps);
+    const __m128i bytes = _mm_packus_epi16(_mm_packs_epi32(x[0], x[1]), _mm_packs_epi32(x[2], x[3]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(bytes, three));
+  }
+  rows_serial.resize3(in, width, first + i, q, taps, out, n - i);
+}
+
+void blend(const uint8_t* const* rows, const int16_t* q, int taps, uint8_t* out, int n) {
+  const V zero = _mm256_setzero_si256(), half = _mm256_set1_epi32(8192);
+  by_blocks<32>(out, n, [&](int i, uint8_t* to) {
+    V sum[4] = {half, half, half, half};
+    for (int j = 0; j < taps; j += 2) {
+      int32_t both;
+      std::memcpy(&both, q + j, sizeof both);
+      const V w = _mm256_set1_epi32(both), a = load(rows[j] + i), b = load(rows[j + 1] + i);
+      const V low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);
+      sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(_mm256_unpacklo_epi8(low, zero), w));
+      sum[1] = _mm256_add_epi32(sum[1], _mm256_madd_epi16(_mm256_unpackhi_epi8(low, zero), w));
+      sum[2] = _mm256_add_epi32(sum[2], _mm256_madd_epi16(_mm256_unpacklo_epi8(high, zero), w));
+      sum[3] = _mm256_add_epi32(sum[3], _mm256_madd_epi16(_mm256_unpackhi_epi8(high, zero), w));
+    }
+    for (V& s : sum) s = _mm256_srai_epi32(s, 14);
+    store(to, _mm256_packus_epi16(_mm256_packs_epi32(sum[0], sum[1]), _mm256_packs_epi32(sum[2], sum[3])));
+  });
+}
+
+void widen3(const uint8_t* in, uint8_t* out, int n) {
+  const V four = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1));
+  int i = 0;
+  for (; 3 * i + 28 <= 3 * n; i += 8) {
+    const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 3 * i));
+    const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 3 * i + 12));
+    store(out + 4 * i, _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1), four));
+  }
+  rows_serial.widen3(in + 3 * i, out + 4 * i, n - i);
+}
+
 }  // namespace
 }  // namespace avx2
 
 extern const RowKernels rows_avx2;
-const RowKernels rows_avx2 = {"rows_avx2",      Isa::avx2,    avx2::avgpool2, avx2::threshold,
-                              avx2::requantise, avx2::split2, avx2::max_u8};
+const RowKernels rows_avx2 = {"rows_avx2",  Isa::avx2,    avx2::avgpool2, avx2::threshold, avx2::requantise,
+                              avx2::split2, avx2::max_u8, avx2::resize3,  avx2::blend,     avx2::widen3};
 
 }  // namespace mpq

@@ -28,14 +28,13 @@ void clear_border(const View& v) {
   }
 }
 
-void load_image(const uint8_t* image, const View& out) {
+void load_image(const uint8_t* image, const View& out, const Tools& tools) {
   const int channels = out.channels, pixel = out.pixel;
   for (int y = 0; y < out.height; y++) {
     uint8_t* row = out.data + ptrdiff_t{y} * out.pitch * pixel;
     if (channels == 3 && pixel == 4) {
-      for (int x = 0; x < out.width; x++, image += 3) {
-        row[4 * x] = image[0], row[4 * x + 1] = image[1], row[4 * x + 2] = image[2], row[4 * x + 3] = 0;
-      }
+      tools.rows.widen3(image, row, out.width);
+      image += ptrdiff_t{3} * out.width;
       continue;
     }
     for (int x = 0; x < out.width; x++, image += channels) {

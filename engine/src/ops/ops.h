@@ -34,7 +34,7 @@ void clear_border(const View& view);
 
 // A map from a dense image, [height][width][channels] bytes, and to a dense (C, H, W) array of its own values
 // (u8 and u4: uint8, b1: int8 -1 or +1, s16: int16).
-void load_image(const uint8_t* image, const View& out);
+void load_image(const uint8_t* image, const View& out, const Tools& tools);
 void read_dense(const View& view, void* out);
 
 }  // namespace mpq
