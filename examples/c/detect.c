@@ -1,5 +1,5 @@
 /* detect MODEL.mpqy PHOTO.ppm [MIN_SCORE]: prints what the model finds in a binary PPM (P6, 8 bits).
- * cc -Iengine/include examples/c/detect.c -Lbuild/dev -lmpqyolo -o detect */
+ * cc -Iengine/include examples/c/detect.c -Lbuild/engine -lmpqyolo -o detect */
 #include <stdio.h>
 #include <stdlib.h>
 
