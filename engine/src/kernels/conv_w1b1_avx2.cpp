@@ -11,7 +11,7 @@
 // Bound: 2 registers of positions x 2 pairs, 3 look-ups each, are 12 vpshufb, 16 additions and 4 shifts: 3072 multiplications
 // in 32 operations.  At 4 operations a cycle that is 8 cycles, 384 a cycle; vpshufb and shifts share 2 of the 4 ports, 8
 // cycles too.  Measured on Zen 4: 12 cycles in this loop, 65 %, since additions take turns on the ports that vpshufb needs;
-// a whole 3x3 of 64 and more channels reaches 55 to 58 %, with residual and slope 50 to 54 %.
+// a whole 3x3 of 64 and more channels reaches 52 to 59 %, with residual and slope 46 to 55 %.
 #include "avx2_epilogue.h"
 
 namespace mpq {
