@@ -78,7 +78,7 @@ def judge(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]:
         sources["packed_"] = packed
     for prefix, source in sources.items():
         size = (recipe.image_size, recipe.image_size)
-        find = open_predictor(str(source), size, 0.001, 2)
+        find = open_predictor(str(source), size, 0.001, 2, as_trained=True)
         for split in ("val", "test"):
             dataset = load(str(data_root / chosen.data), split)
             result = evaluate(find.over(dataset.classes), dataset)
@@ -144,6 +144,31 @@ def page(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(document: dict[str, Any]) -> str:
+    """The block in the README: test mAP50 of the float networks and of the packed file, and its size."""
+    lines = [table_row(("data", "float YOLOv5", "float twin", "packed", "bytes")), "|---" * 5 + "|"]
+    for data, models in document["results"].items():
+        for model, roles in models.items():
+            scores = [percent(roles.get(role, {}).get("test_map50")) for role in ("yolov5", "float_twin")]
+            packed = roles.get("mpq", {})
+            size = f"{packed['bytes']:,}" if "bytes" in packed else ""
+            lines.append(table_row((f"{data}, {model}", *scores, percent(packed.get("packed_test_map50")), size)))
+    lines += ["", "mAP50 on test photos, in percent; commands, budgets and misses: [docs/results.md](docs/results.md)."]
+    costs = [document["costs"][f"{name}/80/default"] for name in ("n", "s")]
+    ratios = [f"{cost['size_ratio']:.1f} times smaller, {cost['ops_ratio']:.1f} times fewer operations" for cost in costs]
+    lines += [f"Against the float YOLOv5 of its size at 80 classes, n is {ratios[0]}, and s {ratios[1]}."]
+    return "\n".join(lines)
+
+
+def put_into_readme(text: str) -> None:
+    """Replace what stands between the results marks."""
+    readme = HERE.parent / "README.md"
+    before, rest = readme.read_text().split("<!-- results:begin", 1)
+    mark, rest = rest.split("-->", 1)
+    after = rest.split("<!-- results:end -->", 1)[1]
+    readme.write_text(f"{before}<!-- results:begin{mark}-->\n{text}\n<!-- results:end -->{after}")
+
+
 def main() -> None:
     known = experiments()
     parser = argparse.ArgumentParser(description=__doc__)
@@ -163,6 +188,7 @@ def main() -> None:
     document["about"] = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
     file.write_text(json.dumps(document, indent=1) + "\n")
     (DOCS / "results.md").write_text(page(document))
+    put_into_readme(summary(document))
 
 
 if __name__ == "__main__":
