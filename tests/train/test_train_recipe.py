@@ -87,3 +87,12 @@ _values = st.recursive(
 @given(st.dictionaries(st.text("aZ0-_ .é", min_size=1), _values, max_size=4))
 def test_toml_round_trip(tree: dict) -> None:
     assert tomllib.loads(toml.dumps(tree)) == tree
+
+
+def test_inputs_grow() -> None:
+    recipe = load_recipe("float", ["grow=[[0.5, 160], [0.75, 224]]", "epochs=8", "image_size=320"])
+    assert [recipe.side(epoch) for epoch in range(8)] == [160] * 4 + [224] * 2 + [320] * 2
+    assert load_recipe("float", ["epochs=3"]).side(0) == 320
+    for wrong in ("[[0.5, 100]]", "[[1.5, 160]]", "[[0.5, 224], [0.4, 160]]"):
+        with pytest.raises(ConfigError, match="grow"):
+            load_recipe("float", [f"grow={wrong}"])

@@ -117,7 +117,7 @@ class _Loop:
         self.report.begin(run.plan.steps, position.step, recipe.batch)
         while position.epoch < recipe.epochs and not position.finished:
             mosaic = position.epoch < recipe.epochs - recipe.mosaic_off_epochs
-            for batch in run.loader.epoch(position.epoch, position.batch, mosaic):
+            for batch in run.loader.epoch(position.epoch, position.batch, mosaic, recipe.side(position.epoch)):
                 self._step(batch)
             self._end_epoch()
         position.finished = position.finished or "all epochs done"
@@ -176,7 +176,8 @@ class _Loop:
             if stage.distil and run.teacher is not None:
                 with torch.no_grad():
                     wanted = run.teacher(images)
-        loss, parts = run.loss(maps, targets, run.recipe.image_size)
+        height, width = images.shape[-2:]
+        loss, parts = run.loss(maps, targets, (height, width))
         if stage.distil and run.teacher is not None:
             lesson, more = distil(maps, wanted, run.recipe.teacher)
             loss, parts = loss + lesson, {**parts, **more}

@@ -110,11 +110,16 @@ class Stage(_Part):
 
 
 class Recipe(_Part):
-    """A whole run. `start` is what `--from` names. `batch` is the sum over all processes."""
+    """A whole run. `start` is what `--from` names. `batch` is the sum over all processes.
+
+    grow: sides of the training input before it reaches `image_size`, as (share of the epochs until which, side): at first, small
+    images teach nearly as much and cost a fraction (Tan & Le 2021, EfficientNetV2). Evaluation is always at `image_size`.
+    """
 
     model: ModelPart = ModelPart()
     data: DataPart = DataPart()
     image_size: int = Field(default=320, ge=32, multiple_of=32)
+    grow: tuple[tuple[float, int], ...] = ()
     epochs: int = Field(default=100, ge=1)
     batch: int = Field(default=16, ge=1)
     mosaic_off_epochs: int = Field(default=10, ge=0)
@@ -140,6 +145,20 @@ class Recipe(_Part):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
                 raise ValueError(f"'{key}' must be a number from 0 on")
         return switches
+
+    def side(self, epoch: int) -> int:
+        """Side of the training input in this epoch (from 0), px."""
+        return next((side for share, side in self.grow if epoch < share * self.epochs), self.image_size)
+
+    @field_validator("grow")
+    @classmethod
+    def _grow_fits(cls, steps: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
+        for share, side in steps:
+            if not 0 < share < 1 or side < 32 or side % 32:
+                raise ValueError(f"[{share:g}, {side}]: a share lies between 0 and 1, a side is a multiple of 32")
+        if list(steps) != sorted(steps):
+            raise ValueError("shares and sides must grow")
+        return steps
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
