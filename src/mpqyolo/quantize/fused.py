@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpqyolo.runtime._load import places
+
 _NAME = "libmpqtrain.so"
 _FLOAT, _INT = ctypes.c_float, ctypes.c_int64
 
@@ -27,9 +29,7 @@ def _library() -> ctypes.CDLL | None:
     chosen = os.environ.get("MPQ_TRAIN_OPS")
     if chosen == "none" or not torch.cpu._is_avx2_supported():
         return None
-    package = Path(__file__).parents[1]
-    places = [Path(chosen)] if chosen else [package / "_engine" / _NAME, package.parents[1] / "build" / "engine" / _NAME]
-    for place in places:
+    for place in [Path(chosen)] if chosen else places(_NAME):
         if place.is_file():
             return ctypes.CDLL(str(place))
     return None

@@ -17,11 +17,12 @@ NAME = {"darwin": "libmpqyolo.dylib", "win32": "mpqyolo.dll"}.get(sys.platform, 
 BUILD = "cmake -S engine -B build/engine && cmake --build build/engine"
 
 
-def _places() -> Iterator[Path]:
+def places(name: str) -> Iterator[Path]:
+    """Where a native library of this name may lie, the best first."""
     # An editable install has two package folders: the sources, and the one with what was built.
     for folder in mpqyolo.__path__:
-        yield Path(folder) / "_engine" / NAME
-    yield Path(mpqyolo.__file__).resolve().parents[2] / "build" / "engine" / NAME
+        yield Path(folder) / "_engine" / name
+    yield Path(mpqyolo.__file__).resolve().parents[2] / "build" / "engine" / name
 
 
 def find() -> Path:
@@ -29,7 +30,7 @@ def find() -> Path:
     wanted = os.environ.get("MPQ_ENGINE")
     if wanted:
         return Path(wanted)
-    for path in _places():
+    for path in places(NAME):
         if path.is_file():
             return path
     raise EngineError(f"the native engine ({NAME}) is not built; in the checkout: {BUILD}; or set MPQ_ENGINE to its path")
