@@ -41,7 +41,7 @@ def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
     convs = {name: m for name, m in model.named_modules() if isinstance(m, QuantConv2d)}
     if all(bits == 32 for name in ("stem", "backbone", "neck", "predict") for bits in policy.bits(f"{name}.*")):
         return
-    if not convs:
+    if not any(isinstance(m, StreamConv) for m in model.modules()):
         raise ConfigError(f"this family has no quantisers; train it with policy 'float', not '{policy.name}', or choose another")
     for name, conv in convs.items():
         conv.weight_quantiser = _weight(name, policy.bits(name).weight, conv.out_channels, settings)

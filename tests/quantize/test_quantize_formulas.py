@@ -1,0 +1,137 @@
+"""Quantisers against their papers' formulas, one number at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from mpqyolo.core.errors import ConfigError
+from mpqyolo.quantize.binary import BinaryActivation, BinaryWeight
+from mpqyolo.quantize.layers import QuantConv2d
+from mpqyolo.quantize.lsq import Lsq, LsqActivation, LsqWeight, mse_scale
+
+
+def gradient(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    x = x.clone().requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad is not None
+    return x.grad
+
+
+@pytest.mark.parametrize(
+    ("ste", "slope"),
+    [
+        ("clip", lambda u: float(abs(u) <= 1)),
+        ("polynomial", lambda u: max(2 - 2 * abs(u), 0.0)),
+        ("identity", lambda u: 1.0),
+    ],
+)
+def test_sign_of_activations(ste: str, slope) -> None:
+    quantiser = BinaryActivation(1, ste)
+    quantiser.set_strength(1)
+    quantiser.shift.data.fill_(0.25)
+    values = [-2.0, -0.75, -0.25, 0.0, 0.25, 0.5, 1.0, 3.0]
+    x = torch.tensor(values).view(1, 1, 1, -1)
+    assert quantiser(x).flatten().tolist() == [1.0 if v >= 0.25 else -1.0 for v in values]
+    assert gradient(quantiser, x).flatten().tolist() == pytest.approx([slope(v - 0.25) for v in values])
+    assert float(quantiser.shift.grad) == pytest.approx(-sum(slope(v - 0.25) for v in values))
+    assert quantiser.pad_value() == -1.0
+
+
+def test_a_blend_lies_between_float_and_quantised() -> None:
+    x = torch.linspace(-2, 2, 24).view(1, 2, 3, 4)
+    for quantiser in (BinaryActivation(2), LsqActivation(4), LsqActivation(4, channels=2)):
+        quantiser.set_strength(0)
+        low = quantiser(x)
+        quantiser.set_strength(1)
+        high = quantiser(x)
+        quantiser.set_strength(0.25)
+        assert torch.allclose(quantiser(x), 0.75 * low + 0.25 * high, atol=1e-6)
+
+
+def test_sign_of_weights_keeps_their_size() -> None:
+    quantiser = BinaryWeight()
+    quantiser.set_strength(1)
+    w = torch.tensor([[0.5, -1.5, 0.0, 2.0], [-0.1, 0.1, 0.3, -0.3]]).view(2, 1, 2, 2)
+    assert quantiser(w).flatten().tolist() == pytest.approx([1, -1, 1, 1, -0.2, 0.2, 0.2, -0.2])
+    assert gradient(quantiser, w).flatten().tolist() == [1, 0, 1, 0, 1, 1, 1, 1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 1000), st.sampled_from([4, 8]), st.booleans())
+def test_lsq(seed: int, bits: int, activation: bool) -> None:
+    """Forward and both gradients of Esser et al. 2020, equations 1 to 5, in plain Python."""
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.normal(0, 1, (2, 3, 2, 2)).astype(np.float32))
+    quantiser: Lsq = LsqActivation(bits) if activation else LsqWeight(bits, 2)
+    quantiser.set_strength(1)
+    quantiser.set_scale(torch.full_like(quantiser.log_scale, 0.13))
+    quantiser.initialised.fill_(True)
+    low, high = (0, 2**bits - 1) if activation else (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+    assert quantiser.limits == (low, high)
+    s, dx, ds = float(torch.tensor(0.13).log().exp()), [], np.zeros(2)
+    for place, v in enumerate((x.double() / s).flatten().tolist()):
+        inside = low <= v <= high
+        code = min(max(math.floor(v + 0.5), low), high)
+        dx.append(float(inside))
+        ds[place // 12] += code - (v if inside else 0)
+    scale_gradient = ds.sum() if activation else ds
+    n = x.numel() if activation else x[0].numel()
+    got = gradient(quantiser, x)
+    assert got.flatten().tolist() == dx
+    # The parameter is log s, so its gradient is s times that of s.
+    assert np.allclose(quantiser.log_scale.grad.flatten(), s * scale_gradient / math.sqrt(n * high), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(quantiser(x), quantiser.codes(x) * s, atol=1e-6)
+    assert quantiser.codes(x).amax() <= high and quantiser.codes(x).amin() >= low
+
+
+def test_first_scale_has_the_least_squared_error() -> None:
+    x = torch.randn(3, 500, generator=torch.Generator().manual_seed(1))
+    found = mse_scale(x, -7, 7)
+
+    def error(scale: torch.Tensor) -> torch.Tensor:
+        return (((x / scale[:, None]).round().clamp(-7, 7) * scale[:, None] - x) ** 2).sum(1)
+
+    for factor in (0.7, 0.9, 1.1, 1.4):
+        assert (error(found) <= error(found * factor) + 1e-3).all()
+
+
+def test_fixed_scales_do_not_learn_and_bits_can_change() -> None:
+    quantiser = LsqWeight(8, 1, trainable=False)
+    quantiser.set_strength(1)
+    w = torch.randn(1, 4, 3, 3)
+    quantiser(w)
+    assert not quantiser.log_scale.requires_grad and bool(quantiser.initialised)
+    before = quantiser.scale.clone()
+    quantiser.set_bits(4)
+    assert not bool(quantiser.initialised)
+    quantiser(w)
+    assert float(quantiser.scale / before) > 8
+    with pytest.raises(ConfigError, match="1-bit"):
+        quantiser.set_bits(1)
+    with pytest.raises(ConfigError, match="unknown STE"):
+        BinaryActivation(4, "straight")
+
+
+def test_a_dead_map_gets_a_scale_all_the_same() -> None:
+    quantiser = LsqActivation(4)
+    quantiser.set_strength(1)
+    assert torch.isfinite(quantiser(torch.full((1, 1, 2, 2), -3.0))).all() and float(quantiser.scale.detach()) > 0
+
+
+def test_bits_are_padded_with_minus_one() -> None:
+    conv = QuantConv2d(2, 3, 3)
+    conv.input_quantiser = BinaryActivation(2)
+    conv.input_quantiser.set_strength(1)
+    x = torch.randn(1, 2, 4, 4)
+    bits = torch.where(x >= 0, 1.0, -1.0)
+    want = functional.conv2d(functional.pad(bits, (1, 1, 1, 1), value=-1), conv.weight)
+    assert torch.allclose(conv(x), want, atol=1e-6)
+    conv.input_quantiser.set_strength(0)
+    assert torch.allclose(conv(x), functional.conv2d(x, conv.weight, padding=1), atol=1e-6)
