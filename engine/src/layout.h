@@ -11,6 +11,7 @@
 //   u8   data[p * pixel + c]              pixel = channels rounded up to 4, zeros above C         border 0
 //   u4   data[p * pixel + c]              one byte a code 0..15, pixel = C rounded up to 16
 //                                         (more if the map is a slice of a concat), zeros above C  border 0
+//                                         Pixels as codes, for the stem alone: 4 bytes
 //   b1   data[(c / 4) * plane + p]        bits 0..3 are channels c..c+3, bit 1 is +1; bits 4..7 and
 //                                         the bits of missing channels are 0                       border 0, which is -1
 //   s16  ((int16*)data)[c * plane + p]    no border is stored; columns x >= W hold garbage

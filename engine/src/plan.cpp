@@ -106,6 +106,17 @@ class Planner {
     // Roots were given from the last concat to the first, so each is final already: a slice's root is never sliced later.
   }
 
+  // Pixels as codes that convolutions alone read: 4 bytes a pixel instead of 16.
+  bool is_stem_codes(int tensor) const {
+    if (types_[tensor].type != DType::u4 || types_[tensor].shape.channels > 4) return false;
+    bool recoded = false, otherwise = false;
+    for (const Node& node : model_.nodes) {
+      for (const int i : node.outputs) recoded |= i == tensor && node.op == Op::requantise && node.inputs[0] == model_.input;
+      for (const int i : node.inputs) otherwise |= i == tensor && node.op != Op::conv;
+    }
+    return recoded && !otherwise;
+  }
+
   void lay_out() {
     const size_t count = model_.tensors.size();
     plan.views.resize(count);
@@ -133,7 +144,7 @@ class Planner {
         sizes_[i] = static_cast<size_t>(v.plane) * ((v.channels + 3) / 4);
         leads_[i] = lead;
       } else {
-        v.pixel = round_up(v.channels, v.type == DType::u8 ? 4 : 16);
+        v.pixel = round_up(v.channels, v.type == DType::u8 || is_stem_codes(static_cast<int>(i)) ? 4 : 16);
         sizes_[i] = padded * v.pixel;
         leads_[i] = lead * v.pixel;
       }

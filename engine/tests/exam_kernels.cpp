@@ -114,6 +114,7 @@ std::vector<uint8_t> rows_of(const RowKernels& rows, int n, int channels, int fr
   rows.avgpool2(x, x + plane, reinterpret_cast<int16_t*>(out.data()), n), keep(2 * n);
   rows.threshold(x, plane, bias, 1 + channels % 4, out.data(), n), keep(n);
   rows.requantise(x, plane, multiplier, bias, fraction, channels, out.data(), 32, n), keep(32 * n);
+  rows.recode4(in.data(), multiplier, bias, fraction, out.data(), n), keep(4 * n);
   rows.split2(in.data(), out.data(), out.data() + n + 64, n), keep(2 * n + 64);
   rows.max_u8(in.data(), out.data(), n), keep(n);
   rows.widen3(in.data(), out.data(), n), keep(4 * n);

@@ -89,6 +89,8 @@ struct RowKernels {
   // s16 planes to u4 pixels; channels 1..16, missing channels are written 0.
   void (*requantise)(const int16_t* x, ptrdiff_t plane, const int16_t* multiplier, const int16_t* bias, int fraction,
                      int channels, uint8_t* out, int pixel, int n);
+  // u8 pixels of 4 bytes to u4 pixels of 4 bytes; 4 multipliers and biases.
+  void (*recode4)(const uint8_t* in, const int16_t* multiplier, const int16_t* bias, int fraction, uint8_t* out, int n);
   // a[i] = in[2i], b[i] = in[2i + 1]
   void (*split2)(const uint8_t* in, uint8_t* a, uint8_t* b, int n);
   // out[i] = max(out[i], in[i]) on bytes

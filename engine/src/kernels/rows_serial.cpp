@@ -25,6 +25,13 @@ void requantise(const int16_t* x, ptrdiff_t plane, const int16_t* multiplier, co
     }
 }
 
+void recode4(const uint8_t* in, const int16_t* multiplier, const int16_t* bias, int fraction, uint8_t* out, int n) {
+  for (int i = 0; i < 4 * n; i++) {
+    const int v = sat16(mulhrs(in[i] << 7, multiplier[i & 3]) + bias[i & 3]);
+    out[i] = static_cast<uint8_t>(std::min(std::max(v >> fraction, 0), 15));
+  }
+}
+
 void split2(const uint8_t* in, uint8_t* a, uint8_t* b, int n) {
   for (int i = 0; i < n; i++) a[i] = in[2 * i], b[i] = in[2 * i + 1];
 }
@@ -60,7 +67,7 @@ void widen3(const uint8_t* in, uint8_t* out, int n) {
 
 }  // namespace
 
-extern const RowKernels rows_serial = {"rows_serial", Isa::serial, avgpool2, threshold, requantise,
+extern const RowKernels rows_serial = {"rows_serial", Isa::serial, avgpool2, threshold, requantise, recode4,
                                        split2,        max_u8,      resize3,  blend,     widen3};
 
 }  // namespace mpq

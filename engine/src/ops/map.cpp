@@ -11,7 +11,7 @@ void clear_border(const View& v) {
   const bool bits = v.type == DType::b1;
   const int planes = bits ? (v.channels + 3) / 4 : 1;
   const ptrdiff_t pixel = bits ? 1 : v.pixel;
-  const int bytes = bits ? 1 : round_up(v.channels, v.type == DType::u8 ? 4 : 16);
+  const int bytes = bits ? 1 : std::min(round_up(v.channels, v.type == DType::u8 ? 4 : 16), v.pixel);
   // n border pixels from position p on; only this view's channels, which may be a slice of a wider pixel.
   const auto clear = [&](uint8_t* plane, ptrdiff_t p, ptrdiff_t n) {
     if (bytes == pixel)

@@ -9,6 +9,9 @@ namespace mpq {
 
 void run_requantise(const View& in, const int16_t* multiplier, const int16_t* bias, int fraction, const View& out,
                     const Tools& tools) {
+  int16_t times[4] = {}, plus[4] = {};
+  std::copy_n(multiplier, std::min(in.channels, 4), times);
+  std::copy_n(bias, std::min(in.channels, 4), plus);
   tools.pool.run(in.height, [&](int y, int) {
     const ptrdiff_t row = ptrdiff_t{y} * in.pitch;
     uint8_t* to = out.data + row * out.pixel;
@@ -19,6 +22,10 @@ void run_requantise(const View& in, const int16_t* multiplier, const int16_t* bi
       return;
     }
     const uint8_t* from = in.data + row * in.pixel;
+    if (in.pixel == 4 && out.pixel == 4) {
+      tools.rows.recode4(from, times, plus, fraction, to, in.width);
+      return;
+    }
     for (int x = 0; x < in.width; x++, from += in.pixel, to += out.pixel) {
       for (int c = 0; c < in.channels; c++) {
         const int v = sat16(mulhrs(from[c] << 7, multiplier[c]) + bias[c]);
