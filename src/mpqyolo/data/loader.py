@@ -1,4 +1,4 @@
-"""Batches: for training augmented and shuffled, for evaluation letterboxed as in deployment."""
+"""Batches: for training augmented, shuffled, and mixed with unlabelled photos; for evaluation letterboxed as in deployment."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from mpqyolo.data.prefetch import prefetch
 from mpqyolo.data.sample import Dataset
 
 CACHE_BYTES = 1 << 30
+Place = tuple[int, int]  # of an unlabelled photo: how often all were seen before, its number
 _HEADROOM = 1.25  # photos are kept this much larger than the input, for augmentation that enlarges
 
 
 class Batch(NamedTuple):
-    """images: (B, 3, H, W) uint8 RGB, channels-last in memory. photos: their numbers in the data set.
+    """images: (B, 3, H, W) uint8 RGB, channels-last in memory. photos: their numbers in their data set.
 
     targets: (n, 6) float32, [place in the batch, label, x1, y1, x2, y2], pixels of the letterboxed input.
+    labelled: how many images, the first ones, have labels; the others are of the unlabelled photos.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     photos: list[int]
+    labelled: int
 
 
 class ValBatch(NamedTuple):
@@ -82,6 +85,8 @@ class Loader:
 
     size: input size in pixels, S or (height, width). batch: photos a step and process. rank, world: this process among all.
     difficult: whether to train on VOC's difficult boxes. cache_bytes: budget for decoded photos, per process.
+    unlabelled: photos that make up `share` of each batch. An epoch is once through the labelled ones, which keep their order;
+    unlabelled ones are taken one pass after the other, so all are seen equally often however many there are.
     Raises ConfigError for sizes that make no sense, DataError for too few photos.
     """
 
@@ -97,6 +102,8 @@ class Loader:
         world: int = 1,
         cache_bytes: int = CACHE_BYTES,
         difficult: bool = False,
+        unlabelled: Dataset | None = None,
+        share: float = 0.5,
     ) -> None:
         if batch < 1 or min(_pair(size)) < 1 or seed < 0 or not 0 <= rank < world:
             raise ConfigError(f"batch {batch}, size {size}, seed {seed}, rank {rank} of {world}: all must be positive")
@@ -104,10 +111,16 @@ class Loader:
             raise DataError(f"{dataset.root}: {len(dataset)} photos in '{dataset.split}' for {world} processes; add photos")
         self.dataset, self.size, self.augment = dataset, _pair(size), augment or Augment()
         self.seed, self.workers, self.rank, self.world = seed, workers, rank, world
-        self.batch = min(batch, len(dataset) // world)
+        if unlabelled is not None and (batch < 2 or not 0 < share < 1 or not len(unlabelled)):
+            raise ConfigError(f"batch {batch}, share {share} of {len(unlabelled)} unlabelled photos: no batch holds both kinds")
+        self.extra = 0 if unlabelled is None else min(max(1, round(batch * share)), batch - 1)
+        self.batch = min(batch - self.extra, len(dataset) // world)
         height, width = self.size
         limit = None if self.augment.is_none else (width * _HEADROOM, height * _HEADROOM)
-        self.cache = PhotoCache(dataset, limit, cache_bytes, difficult)
+        photos = len(dataset) + (0 if unlabelled is None else len(unlabelled))
+        self.cache = PhotoCache(dataset, limit, cache_bytes * len(dataset) // photos, difficult)
+        rest = cache_bytes - self.cache.left
+        self.unlabelled = None if unlabelled is None else PhotoCache(unlabelled, limit, rest, difficult)
         cv2.setNumThreads(1)  # the cores belong to training; the loader has its own workers
 
     def __len__(self) -> int:
@@ -124,23 +137,40 @@ class Loader:
         order = np.random.default_rng([0, self.seed, epoch]).permutation(len(self.dataset))
         step = self.batch * self.world
         first = self.rank * self.batch
-        jobs = [order[k * step + first : k * step + first + self.batch].tolist() for k in range(start, len(self))]
+        steps = range(start, len(self))
+        labelled = [order[k * step + first : k * step + first + self.batch].tolist() for k in steps]
         make = partial(self._batch, epoch=epoch, use_mosaic=mosaic, size=_pair(size or self.size))
-        return prefetch(make, jobs, self.workers)
+        return prefetch(make, list(zip(labelled, self._unlabelled(epoch, steps), strict=True)), self.workers)
 
-    def _batch(self, indices: list[int], epoch: int, use_mosaic: bool, size: tuple[int, int]) -> Batch:
-        images = np.empty((len(indices), *size, 3), np.uint8)
+    def _unlabelled(self, epoch: int, steps: range) -> list[list[Place]]:
+        """This process's unlabelled photos of each step: a pure function of (seed, epoch, step)."""
+        if self.unlabelled is None:
+            return [[] for _ in steps]
+        count = len(self.unlabelled.dataset)
+        begins = [((epoch * len(self) + k) * self.world + self.rank) * self.extra for k in steps]
+        passes = {at // count for begin in begins for at in range(begin, begin + self.extra)}
+        orders = {p: np.random.default_rng([2, self.seed, p]).permutation(count) for p in passes}
+        return [[(at // count, int(orders[at // count][at % count])) for at in range(b, b + self.extra)] for b in begins]
+
+    def _batch(self, job: tuple[list[int], list[Place]], epoch: int, use_mosaic: bool, size: tuple[int, int]) -> Batch:
+        labelled, unlabelled = job
+        images = np.empty((len(labelled) + len(unlabelled), *size, 3), np.uint8)
         targets = []
-        for place, index in enumerate(indices):
+        for place, index in enumerate(labelled):
             rng = np.random.default_rng([1, self.seed, epoch, index])
-            xyxy, label = self._sample(images[place], index, rng, use_mosaic)
+            xyxy, label = self._sample(images[place], self.cache, index, rng, use_mosaic)
             targets.append(np.column_stack([np.full(len(label), place), label, xyxy]).astype(np.float32))
-        return Batch(_channels_first(images), torch.from_numpy(np.concatenate(targets)), indices)
+        for place, (turn, index) in enumerate(unlabelled, len(labelled)):
+            assert self.unlabelled is not None
+            rng = np.random.default_rng([3, self.seed, turn, index])
+            self._sample(images[place], self.unlabelled, index, rng, use_mosaic)
+        photos = labelled + [index for _, index in unlabelled]
+        return Batch(_channels_first(images), torch.from_numpy(np.concatenate(targets)), photos, len(labelled))
 
-    def _sample(self, canvas: np.ndarray, index: int, rng: np.random.Generator, use_mosaic: bool) -> Boxes:
+    def _sample(self, canvas: np.ndarray, cache: PhotoCache, index: int, rng: np.random.Generator, use_mosaic: bool) -> Boxes:
         if not self.augment.is_none:
-            return augmented(canvas, self.cache.take, len(self.dataset), index, rng, self.augment, use_mosaic)
-        photo, xyxy, label = self.cache.take(index)
+            return augmented(canvas, cache.take, len(cache.dataset), index, rng, self.augment, use_mosaic)
+        photo, xyxy, label = cache.take(index)
         canvas[:], placement = letterbox(photo, *canvas.shape[:2])
         return placement.to_input(xyxy), label
 
