@@ -1,4 +1,4 @@
-"""Average, batch-norm statistics, optimiser groups, distillation, oscillation: each alone."""
+"""Average, batch-norm statistics, optimiser groups, oscillation: each alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import torch
 from torch import nn
 
 from mpqyolo.core.errors import CheckpointError
-from mpqyolo.detector.maps import Maps
 from mpqyolo.train import checkpoint, curves
-from mpqyolo.train.distil import distil
 from mpqyolo.train.ema import Ema, reestimate_bn
 from mpqyolo.train.optim import load_optimiser_state, make_optimiser, optimiser_state, set_rate
 from mpqyolo.train.oscillation import Oscillation, Weight
-from mpqyolo.train.recipe import OptimiserPart, TeacherPart
+from mpqyolo.train.recipe import OptimiserPart
 
 
 def test_ema_averages_parameters_copies_buffers_and_fresh_scales() -> None:
@@ -90,34 +88,6 @@ def test_optimiser_state_goes_through_a_file(tmp_path: Path, kind: str) -> None:
     assert record == {"x": 0.1} and torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)
     with pytest.raises(CheckpointError, match="'gone'"):
         load_optimiser_state(restored, {"gone/step": torch.zeros(())})
-
-
-def random_maps(seed: int, width: int = 8) -> Maps:
-    torch.manual_seed(seed)
-    sizes = (8, 4, 2)
-    return Maps(*(tuple(torch.randn(2, c, s, s) for s in sizes) for c in (4, 3, width)))
-
-
-def test_a_pupil_that_equals_its_teacher_has_nothing_to_learn() -> None:
-    teacher = random_maps(0)
-    leaves = [level.clone().requires_grad_() for levels in teacher for level in levels]
-    total, parts = distil(Maps(tuple(leaves[:3]), tuple(leaves[3:6]), tuple(leaves[6:])), teacher, TeacherPart())
-    total.backward()
-    assert parts["distil_box"].abs() < 1e-5 and parts["distil_hint"].abs() < 1e-5
-    assert max(float(leaf.grad.abs().max()) for leaf in leaves[3:]) < 1e-5
-    other, _ = distil(random_maps(1), teacher, TeacherPart())
-    assert other > total + 0.1
-    narrow, parts = distil(random_maps(1, width=4), teacher, TeacherPart())
-    assert parts["distil_hint"] == 0 and narrow.isfinite()
-
-
-def test_distillation_looks_only_where_the_teacher_sees_something() -> None:
-    teacher, student = random_maps(0), random_maps(1)
-    teacher.logit[0][:, :, 3, 5] = 9.0
-    leaf = student.logit[0].requires_grad_()
-    distil(student, teacher, TeacherPart(cells=1 / 84))[0].backward()
-    touched = leaf.grad.abs().sum((0, 1)) > 0
-    assert touched[3, 5] and int(touched.sum()) == 1
 
 
 class Halves(nn.Module):

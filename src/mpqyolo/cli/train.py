@@ -38,6 +38,7 @@ def train(
     device: str | None = None,
     workers: int | None = None,
     teacher: str | None = None,
+    unlabelled: Path | None = None,
     json: Json = False,
 ) -> int:
     """Train a detector on labelled photos, from float to 1 and 4 bits, stage by stage.
@@ -67,7 +68,7 @@ def train(
     family
         mpq, paper or yolov5, if --model is a bare size.
     classes
-        Train on these classes only: names with commas between them.
+        Train and evaluate on these classes of the data only: names with commas between them.
     seed
         Of everything random. The same seed gives the same numbers.
     device
@@ -75,7 +76,11 @@ def train(
     workers
         Threads that load photos.
     teacher
-        A trained float run or checkpoint to learn from, instead of the run's own float stage.
+        Whom all stages learn from: a trained run or checkpoint, a TOML file that describes an ONNX detector, or NAME=FILE.onnx
+        with a carried description: picodet-s, yolox-nano. Classes go by name; those that the teacher lacks learn from labels
+        alone. Without it the run's own float network teaches its quantised self.
+    unlabelled
+        A folder tree of photos without labels, for the teacher to say what is on them.
     """
     from mpqyolo.pack.folded import folded
     from mpqyolo.train.loop import train as run_training
@@ -83,8 +88,12 @@ def train(
 
     sections: dict[str, Any] = {
         "model": _model_section(model, family, policy, classes),
-        "data": _given(path=None if data is None else str(data), workers=workers),
-        "teacher": _given(path=teacher),
+        "data": _given(
+            path=None if data is None else str(data),
+            unlabelled=None if unlabelled is None else str(unlabelled),
+            workers=workers,
+        ),
+        "teacher": _teacher_section(teacher),
         **_given(image_size=image_size, epochs=epochs, batch=batch, seed=seed, device=device),
     }
     sections = {key: value for key, value in sections.items() if value != {}}
@@ -120,6 +129,18 @@ def _model_section(model: str | None, family: str | None, policy: str | None, cl
     if classes is not None:
         section["classes"] = tuple(name.strip() for name in classes.split(",") if name.strip())
     return section
+
+
+def _teacher_section(teacher: str | None) -> dict[str, Any]:
+    """A teacher that is named is listened to from the first step on. NAME=FILE.onnx says how the file is to be understood."""
+    if teacher is None:
+        return {}
+    model, equals, path = teacher.rpartition("=")
+    if not equals or not path.endswith(".onnx") or Path(teacher).exists():
+        model, path = "", teacher
+    if not Path(path).exists():
+        raise ConfigError(f"--teacher {path}: there is no such run, checkpoint, TOML or ONNX file")
+    return {"path": path, "always": True, **({"model": model} if model else {})}
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mpqyolo.data.preview import draw_batch
 from mpqyolo.quantize import health
 from mpqyolo.train import checkpoint, curves
 from mpqyolo.train.culprit import culprit
-from mpqyolo.train.distil import distil
+from mpqyolo.train.distil import distil, first, follow, last
 from mpqyolo.train.ema import batch_norms
 from mpqyolo.train.interrupt import interruptible
 from mpqyolo.train.judge import SCORES, judge
@@ -28,6 +28,7 @@ from mpqyolo.train.recipe import Recipe
 from mpqyolo.train.recipe_file import RUN_FILE, run_recipe, save_recipe
 from mpqyolo.train.run import Exact, Run
 from mpqyolo.train.stages import Stage
+from mpqyolo.train.teachers.lesson import Lesson
 
 HEALTH_STEPS = 100
 PAUSE = 20.0  # seconds between two drawings of results.png, and between checkpoints that only an epoch's end asks for
@@ -138,8 +139,9 @@ class _Loop:
         rate = recipe.optimiser.lr * run.plan.lr(position.step)
         set_rate(run.optimiser, rate, recipe.optimiser.scale_lr, stage.train)
 
-        images = batch.images.to(run.device, non_blocking=True)
-        loss, parts = self._price(images, batch.targets.to(run.device), stage)
+        images = batch.images if run.teacher is not None and recipe.listens(stage) else batch.images[: batch.labelled]
+        images = images.to(run.device, non_blocking=True)
+        loss, parts = self._price(images, batch.targets.to(run.device), batch.labelled, stage)
         names, values = list(parts), torch.stack([loss.detach(), *parts.values()]).tolist()
         if values[0] - values[0] != 0:  # NaN or infinite
             where = culprit(run.model, images, run.amp)
@@ -169,19 +171,22 @@ class _Loop:
         if position.step % recipe.save_steps == 0:
             run.save()
 
-    def _price(self, images: Tensor, targets: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
-        run = self.run
+    def _price(self, images: Tensor, targets: Tensor, labelled: int, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
+        """Labels price the first `labelled` images, maps of a teacher all of them, boxes of a teacher those without labels."""
+        run, part = self.run, self.run.recipe.teacher
         with run.amp:
             maps = run.model(images)
-            if stage.distil and run.teacher is not None:
-                with torch.no_grad():
-                    wanted = run.teacher(images)
         height, width = images.shape[-2:]
-        loss, parts = run.loss(maps, targets, (height, width))
-        if stage.distil and run.teacher is not None:
-            lesson, more = distil(maps, wanted, run.recipe.teacher)
-            loss, parts = loss + lesson, {**parts, **more}
-        return loss, parts
+        loss, parts = run.loss(first(maps, labelled), targets, (height, width))
+        if run.teacher is None or not run.recipe.listens(stage):
+            return loss, parts
+        with torch.no_grad():
+            said = run.teacher(images if run.teacher.dense else images[labelled:])
+        if isinstance(said, Lesson):
+            lesson, more = distil(maps, said, part)
+        else:
+            lesson, more = follow(last(maps, labelled), said, part, run.loss, (height, width))
+        return loss + lesson, {**parts, **more}
 
     def _enter_stage(self) -> Stage:
         """This step's stage; at its first step (and after resuming) the modes that it asks for."""

@@ -30,11 +30,16 @@ class ModelPart(_Part):
 
 
 class DataPart(_Part):
-    """Which photos. `cache_mb` bounds the decoded photos that are kept in RAM."""
+    """Which photos. `cache_mb` bounds the decoded photos that are kept in RAM.
+
+    unlabelled: a folder tree of photos that only the teacher says something about; they make up `unlabelled_share` of each batch.
+    """
 
     path: str = ""
     train: str = "train"
     val: str = "val"
+    unlabelled: str = ""
+    unlabelled_share: float = Field(default=0.5, gt=0, lt=1)
     workers: int = Field(default=2, ge=0)
     cache_mb: int = Field(default=1024, ge=0)
 
@@ -68,13 +73,27 @@ class EvaluatePart(_Part):
 
 
 class TeacherPart(_Part):
-    """The float network as teacher (train/distil.py). Without `path` it is this run's own network when distillation begins."""
+    """Who teaches, and how he is listened to (train/distil.py), by stages with `distil`, or `always`: by all.
+
+    path: a run or checkpoint, the TOML description of an ONNX file, or an ONNX file that `model` (a carried description, or a
+    TOML file) describes; empty: this run's own network as it is when distillation begins. threads: of ONNX Runtime.
+    use: what the teacher sees at every cell, or only its boxes from a score of `box_score` on, as labels of unlabelled photos.
+    score, box, hint, pseudo: weights of the prices. cells: share of an image's cells that is priced; region, loss: which and how.
+    """
 
     path: str = ""
+    model: str = ""
+    threads: int = Field(default=1, ge=1, le=64)
+    always: bool = False
+    use: Literal["maps", "boxes"] = "maps"
+    box_score: float = Field(default=0.5, gt=0, le=1)
     score: float = Field(default=1.0, ge=0)
     box: float = Field(default=1.0, ge=0)
     hint: float = Field(default=0.5, ge=0)
+    pseudo: float = Field(default=1.0, ge=0)
     cells: float = Field(default=0.05, gt=0, le=1)
+    region: Literal["score", "discrepancy"] = "score"
+    loss: Literal["weighted", "quality", "varifocal"] = "weighted"
 
 
 class Quantise(_Part):
@@ -149,6 +168,10 @@ class Recipe(_Part):
     def side(self, epoch: int) -> int:
         """Side of the training input in this epoch (from 0), px."""
         return next((side for share, side in self.grow if epoch < share * self.epochs), self.image_size)
+
+    def listens(self, stage: Stage) -> bool:
+        """Whether the stage learns from the teacher."""
+        return stage.distil or self.teacher.always
 
     @field_validator("grow")
     @classmethod

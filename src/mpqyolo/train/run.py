@@ -17,6 +17,7 @@ from mpqyolo.data.augment import Augment
 from mpqyolo.data.formats import load
 from mpqyolo.data.loader import Loader
 from mpqyolo.data.sample import Dataset
+from mpqyolo.data.unlabelled import load_unlabelled
 from mpqyolo.detector.loss import DetectionLoss
 from mpqyolo.quantize.apply import handles, parameter_kind
 from mpqyolo.quantize.quantiser import Quantiser
@@ -28,6 +29,9 @@ from mpqyolo.train.parallel import Ranks, copy_from_first
 from mpqyolo.train.recipe import Recipe
 from mpqyolo.train.stages import Plan, Setting, Slot, make_plan
 from mpqyolo.train.start import load_start
+from mpqyolo.train.teachers.lesson import AsBoxes, Teacher
+from mpqyolo.train.teachers.network import NetworkTeacher
+from mpqyolo.train.teachers.open import check_teaching, open_teacher
 
 Exact = Callable[[nn.Module, int], nn.Module]  # (network, image size) -> the integer network that a file would hold
 
@@ -75,6 +79,8 @@ class Run:
             ranks.rank,
             ranks.world,
             recipe.data.cache_mb << 20,
+            unlabelled=load_unlabelled(recipe.data.unlabelled, classes) if recipe.data.unlabelled else None,
+            share=recipe.data.unlabelled_share,
         )
         torch.manual_seed(recipe.seed)
         self.model = checkpoint.make_model(self.recipe.model)
@@ -97,8 +103,11 @@ class Run:
         fast = self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
         self.amp = torch.autocast(self.device.type, half, enabled=recipe.amp and fast)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp and half == torch.float16)
-        self.teacher: nn.Module | None = None
         self.teaching = self._first_lesson()
+        self.teacher: Teacher | None = None
+        if recipe.teacher.path and self.teaching is not None:
+            self.teacher = open_teacher(recipe.teacher, classes, self._place, self.amp)
+        self.notes += check_teaching(self.recipe, self.teacher)
         self.exact: Exact | None = None
         self.position = Position()
 
@@ -120,15 +129,11 @@ class Run:
         return {name for name, p in self.model.named_parameters() if id(p) in fresh} if fresh else set()
 
     def prepare_teacher(self) -> None:
-        """At the first step that distils: take the given float network, or this run's own as it now is, averaged."""
+        """At the first step that distils, without another teacher: this run's own network as it now is, averaged."""
         if self.teacher is not None or self.teaching is None or self.position.step < self.teaching:
             return
         file = self.out / checkpoint.TEACHER
-        if self.recipe.teacher.path:
-            teacher, recipe = checkpoint.load_checkpoint(self.recipe.teacher.path)
-            if recipe.model.classes != self.recipe.model.classes:
-                raise ConfigError(f"teacher.path {self.recipe.teacher.path}: its classes are not those of the data")
-        elif self.position.step > self.teaching:
+        if self.position.step > self.teaching:
             teacher = checkpoint.make_model(self.recipe.model)
             checkpoint.load_exactly(teacher, checkpoint.load_tensors(file)[0], file)
         else:
@@ -137,16 +142,17 @@ class Run:
             copy_from_first(teacher, self.ranks)
             if self.ranks.first:
                 checkpoint.save_tensors(file, teacher.state_dict(), {})
-        self.teacher = self._place(teacher.eval().requires_grad_(False))
+        own: Teacher = NetworkTeacher(self._place(teacher.eval().requires_grad_(False)), None, self.amp)
+        self.teacher = AsBoxes(own, self.recipe.teacher.box_score) if self.recipe.teacher.use == "boxes" else own
 
     def _place(self, model: nn.Module) -> nn.Module:
         return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def clean_batches(self) -> Iterator[Tensor]:
-        """Images of the first batches of this epoch, mosaic off, on the device: what batch-norm statistics are taken from."""
+        """Labelled images of the first batches of this epoch, mosaic off, on the device: batch-norm statistics are theirs."""
         batches = self.loader.epoch(self.position.epoch, mosaic=False)
         for _, batch in zip(range(self.recipe.evaluate.bn_batches), batches, strict=False):
-            yield batch.images.to(self.device)
+            yield batch.images[: batch.labelled].to(self.device)
 
     def save(self) -> None:
         """Write everything that an exact resume needs into one file, atomically; only the first process does."""
@@ -193,7 +199,7 @@ class Run:
 
     def _first_lesson(self) -> int | None:
         """First step that distils, or None. Raises ConfigError if there is then no float network to learn from."""
-        index = next((i for i, stage in enumerate(self.plan.stages) if stage.distil), None)
+        index = next((i for i, stage in enumerate(self.plan.stages) if self.recipe.listens(stage)), None)
         if index is None:
             return None
         start, name = self.plan.starts[index], self.plan.stages[index].name
