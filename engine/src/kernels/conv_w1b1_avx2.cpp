@@ -84,42 +84,80 @@ inline void widen_pair(V sum, V high, int16_t* to, bool first) {
   widen(high, to + kTile, first);
 }
 
-// Matches of 4 channels at 64 positions -> tile[4][64].  Look-up j of unit u reads in + offset[u] + step[j] if there are
-// steps (a load and an address fewer for each look-up), else in + offset[3 * u + j].
-template <bool Steps>
-inline void count(const uint8_t* in, const int32_t* offset, const ptrdiff_t* step, const uint16_t* w, int units, int16_t* tile) {
+// Where a tile's look-ups lie: unit u at offset[u], its three look-ups at the distances `step`.
+struct Places {
+  const int32_t* offset;
+  const ptrdiff_t* step;
+  ptrdiff_t plane;
+  int units;
+};
+
+enum class Way {
+  any,    // three offsets a unit
+  steps,  // one offset a unit: the steps between its look-ups are always the same
+  rows    // 3x3: three units, the rows of a group of channels, then the next group
+};
+
+// Matches of 4 channels at 64 positions -> tile[4][64].
+template <Way W>
+inline void count(const uint8_t* in, const Places& at, const uint16_t* w, int16_t* tile) {
   const V zero = _mm256_setzero_si256();
-  const uint8_t *const in1 = in + step[1], *const in2 = in + step[2];
-  for (int begin = 0, end; begin < units; begin = end) {
-    end = std::min(units, begin + kWiden);
+  const ptrdiff_t step1 = at.step[1], step2 = at.step[2], row1 = at.offset[1] - at.offset[0], row2 = at.offset[2] - at.offset[0];
+  if (W == Way::rows) in += at.offset[0];
+  for (int begin = 0, end; begin < at.units; begin = end) {
+    end = std::min(at.units, begin + kWiden);
     V sum00 = zero, sum01 = zero, sum10 = zero, sum11 = zero, high00 = zero, high01 = zero, high10 = zero, high11 = zero;
-    for (int u = begin; u < end; u++, w += 6) {
-      const ptrdiff_t at = offset[Steps ? u : 3 * u];
-      V i0 = load(in + at), i1 = load(in + at + 32), t = table(w[0]);
+    // Three look-ups of two pairs: at each place from0, from1, from2, by the tables at v[0], v[1] and so on.
+    const auto unit = [&](const uint8_t* from0, const uint8_t* from1, const uint8_t* from2, const uint16_t* v)
+                          __attribute__((always_inline)) {
+      V i0 = load(from0), i1 = load(from0 + 32), t = table(v[0]);
       V x00 = _mm256_shuffle_epi8(t, i0), x01 = _mm256_shuffle_epi8(t, i1);
-      t = table(w[1]);
+      t = table(v[1]);
       V x10 = _mm256_shuffle_epi8(t, i0), x11 = _mm256_shuffle_epi8(t, i1);
-      const auto look_up = [&](const uint8_t* from, const uint16_t* v) {
-        i0 = load(from), i1 = load(from + 32), t = table(v[0]);
-        x00 = _mm256_add_epi8(x00, _mm256_shuffle_epi8(t, i0)), x01 = _mm256_add_epi8(x01, _mm256_shuffle_epi8(t, i1));
-        t = table(v[1]);
-        x10 = _mm256_add_epi8(x10, _mm256_shuffle_epi8(t, i0)), x11 = _mm256_add_epi8(x11, _mm256_shuffle_epi8(t, i1));
-        // Without this, compilers hoist the loads of all three look-ups, and sums of the loop spill: 5 to 10 % slower.
-        asm("" : "+x"(x00), "+x"(x01), "+x"(x10), "+x"(x11));
-      };
-      look_up(Steps ? in1 + at : in + offset[3 * u + 1], w + 2);
-      look_up(Steps ? in2 + at : in + offset[3 * u + 2], w + 4);
+      i0 = load(from1), i1 = load(from1 + 32), t = table(v[2]);
+      x00 = _mm256_add_epi8(x00, _mm256_shuffle_epi8(t, i0)), x01 = _mm256_add_epi8(x01, _mm256_shuffle_epi8(t, i1));
+      t = table(v[3]);
+      x10 = _mm256_add_epi8(x10, _mm256_shuffle_epi8(t, i0)), x11 = _mm256_add_epi8(x11, _mm256_shuffle_epi8(t, i1));
+      // Without this, compilers hoist the loads of all three look-ups, and sums of the loop spill: 5 to 10 % slower.
+      asm("" : "+x"(x00), "+x"(x01), "+x"(x10), "+x"(x11));
+      i0 = load(from2), i1 = load(from2 + 32), t = table(v[4]);
+      x00 = _mm256_add_epi8(x00, _mm256_shuffle_epi8(t, i0)), x01 = _mm256_add_epi8(x01, _mm256_shuffle_epi8(t, i1));
+      t = table(v[5]);
+      x10 = _mm256_add_epi8(x10, _mm256_shuffle_epi8(t, i0)), x11 = _mm256_add_epi8(x11, _mm256_shuffle_epi8(t, i1));
+      asm("" : "+x"(x00), "+x"(x01), "+x"(x10), "+x"(x11));
       sum00 = _mm256_add_epi8(sum00, x00), high00 = _mm256_add_epi8(high00, _mm256_srli_epi16(x00, 4));
       sum01 = _mm256_add_epi8(sum01, x01), high01 = _mm256_add_epi8(high01, _mm256_srli_epi16(x01, 4));
       sum10 = _mm256_add_epi8(sum10, x10), high10 = _mm256_add_epi8(high10, _mm256_srli_epi16(x10, 4));
       sum11 = _mm256_add_epi8(sum11, x11), high11 = _mm256_add_epi8(high11, _mm256_srli_epi16(x11, 4));
       asm("" : "+x"(sum00), "+x"(sum01), "+x"(sum10), "+x"(sum11), "+x"(high00), "+x"(high01), "+x"(high10), "+x"(high11));
+    };
+    if (W == Way::rows) {
+      for (int u = begin; u < end; u += 3, in += at.plane, w += 18) {
+        unit(in, in + step1, in + step2, w);
+        unit(in + row1, in + row1 + step1, in + row1 + step2, w + 6);
+        unit(in + row2, in + row2 + step1, in + row2 + step2, w + 12);
+      }
+    }
+    for (int u = begin; W != Way::rows && u < end; u++, w += 6) {
+      if (W == Way::steps) {
+        const uint8_t* from = in + at.offset[u];
+        unit(from, from + step1, from + step2, w);
+      } else {
+        const int32_t* three = at.offset + 3 * u;
+        unit(in + three[0], in + three[1], in + three[2], w);
+      }
     }
     widen_pair(sum00, high00, tile, begin == 0);
     widen_pair(sum01, high01, tile + 32, begin == 0);
     widen_pair(sum10, high10, tile + 2 * kTile, begin == 0);
     widen_pair(sum11, high11, tile + 2 * kTile + 32, begin == 0);
   }
+}
+
+// Asks for the lines of 4 channels and 64 positions that an epilogue will read or write: they come while look-ups are counted.
+inline void fetch(const int16_t* rows, ptrdiff_t plane) {
+  for (int j = 0; rows && j < 4; j++)
+    for (int i = 0; i <= kTile; i += 32) __builtin_prefetch(rows + j * plane + std::min(i, kTile - 1), 1);
 }
 
 int twice_missing(const Conv& conv) { return 2 * (round_up(conv.in_channels, 4) - conv.in_channels) * conv.kernel * conv.kernel; }
@@ -147,7 +185,8 @@ struct Kernel {
     for (int i = 0; i < 3 * n; i += stride) offset[i / stride] = static_cast<int32_t>(place_of(call, lookup(conv, i)));
     ptrdiff_t step[3] = {};
     for (int j = 1; j < 3 && has_steps(conv); j++) step[j] = place_of(call, lookup(conv, j)) - place_of(call, lookup(conv, 0));
-    const auto count_tile = has_steps(conv) ? count<true> : count<false>;
+    const auto count_tile = conv.kernel == 3 ? count<Way::rows> : has_steps(conv) ? count<Way::steps> : count<Way::any>;
+    const Places at = {offset, step, call.in_plane, n};
     const int sum = static_cast<int>(conv.max_sum()) + twice_missing(conv);
     Scale scale;
     if (F & kCounts) scale = {1 - conv.shift, static_cast<int16_t>(static_cast<unsigned>(sum) << -conv.shift)};
@@ -159,7 +198,9 @@ struct Kernel {
       const int end = std::min(call.end, begin + strip);
       for (int q = call.channel_begin; q < channels; q += 4) {
         for (int p = begin; p < end; p += kTile) {
-          if (q < conv.out_channels) count_tile(call.in + p, offset, step, weights + static_cast<size_t>(q) / 4 * n * 6, n, tile);
+          if (conv.residual_channels > 0) fetch(call.residual + (q % conv.residual_channels) * call.residual_plane + p, call.residual_plane);
+          if (call.s16) fetch(call.s16 + q * call.s16_plane + p, call.s16_plane);
+          if (q < conv.out_channels) count_tile(call.in + p, at, weights + static_cast<size_t>(q) / 4 * n * 6, tile);
           if (!(F & kCounts)) {
             const V all = _mm256_set1_epi16(static_cast<int16_t>(sum));
             for (int16_t* t = tile; t < tile + 4 * kTile; t += 16) {
