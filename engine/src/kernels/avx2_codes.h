@@ -3,7 +3,7 @@
 
 #include "avx2_epilogue.h"
 
-namespace mpq::avx2 {
+namespace mpq::MPQ_ISA_SPACE {
 
 constexpr int kChannels = 16;   // output channels of a pass
 constexpr int kStepBytes = 64;  // weights of a step: 4 input channels of 16 output channels
@@ -72,4 +72,4 @@ struct PixelEpilogue {
   }
 };
 
-}  // namespace mpq::avx2
+}  // namespace mpq::MPQ_ISA_SPACE

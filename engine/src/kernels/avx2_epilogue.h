@@ -19,7 +19,12 @@
 
 #include "kernel.h"
 
-namespace mpq::avx2 {
+// Code compiled for another instruction set has another name, else a linker would merge the two.
+#ifndef MPQ_ISA_SPACE
+#define MPQ_ISA_SPACE avx2
+#endif
+
+namespace mpq::MPQ_ISA_SPACE {
 
 using V = __m256i;
 
@@ -162,4 +167,4 @@ constexpr std::array<ConvRun, sizeof...(F)> specialisations(std::integer_sequenc
   return {{&Kernel < (F & kBefore) ? F & ~kAfter : F > ::run...}};
 }
 
-}  // namespace mpq::avx2
+}  // namespace mpq::MPQ_ISA_SPACE

@@ -9,7 +9,7 @@
 
 namespace mpq {
 
-enum class Isa : uint8_t { serial, avx2 };  // ascending: a session with avx2 may run serial kernels too
+enum class Isa : uint8_t { serial, avx2, avx512 };  // ascending: a session with avx2 may run serial kernels too
 
 // One convolution: everything known when a session is made. Constants are views into the model file.
 struct Conv {
