@@ -27,14 +27,15 @@ def judge(run: Run, reestimate: bool, final: bool, progress: Callable[[int, int]
     touched. Writes val_predictions.png. progress: called with (done, total) photos. Raises TrainingError if a layer's bits are
     all alike.
     """
+    side = run.recipe.image_size if final else run.recipe.side(run.position.epoch)  # objects as large as they were in training
     model = copy.deepcopy(run.ema.model)
     if reestimate:
         with health.watch_bits(model) as shares:
-            reestimate_bn(model, run.clean_batches())
+            reestimate_bn(model, run.clean_batches(side))
         health.check_bits(shares)
     part = run.recipe.evaluate
     judged = run.exact(model, run.recipe.image_size) if final and run.exact and run.slots else model
-    predict = TorchPredictor(judged, run.recipe.image_size, batch=part.batch, names=run.recipe.model.classes)
+    predict = TorchPredictor(judged, side, batch=part.batch, names=run.recipe.model.classes)
     result = evaluate(predict, run.val_set, part.batch, progress)
     predictions_sheet(predict, run.val_set).save(run.out / "val_predictions.png")
     return {name: float(getattr(result, name)) for name in SCORES}, model

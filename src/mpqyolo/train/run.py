@@ -138,7 +138,7 @@ class Run:
             checkpoint.load_exactly(teacher, checkpoint.load_tensors(file)[0], file)
         else:
             teacher = copy.deepcopy(self.ema.model)
-            reestimate_bn(teacher, self.clean_batches())
+            reestimate_bn(teacher, self.clean_batches(self.recipe.side(self.position.epoch)))
             copy_from_first(teacher, self.ranks)
             if self.ranks.first:
                 checkpoint.save_tensors(file, teacher.state_dict(), {})
@@ -148,9 +148,9 @@ class Run:
     def _place(self, model: nn.Module) -> nn.Module:
         return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def clean_batches(self) -> Iterator[Tensor]:
+    def clean_batches(self, side: int | None = None) -> Iterator[Tensor]:
         """Labelled images of the first batches of this epoch, mosaic off, on the device: batch-norm statistics are theirs."""
-        batches = self.loader.epoch(self.position.epoch, mosaic=False)
+        batches = self.loader.epoch(self.position.epoch, mosaic=False, size=side)
         for _, batch in zip(range(self.recipe.evaluate.bn_batches), batches, strict=False):
             yield batch.images[: batch.labelled].to(self.device)
 
