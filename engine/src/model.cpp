@@ -1,4 +1,4 @@
-// From bytes to structs (docs/format.md, all but the section "Graph", which is in rules.cpp).
+// From bytes to structs (docs/format.md); what operators demand and give is in rules.cpp.
 #include "model.h"
 
 #include <fcntl.h>
@@ -59,12 +59,24 @@ Sections sections(const uint8_t* file, size_t size) {
 }
 
 // Typed access to the header, every fault with a path.
-const Json& object(const Json& value, const std::string& where, std::initializer_list<const char*> keys, bool more = false) {
+using Keys = std::initializer_list<const char*>;
+
+const Json& object(const Json& value, const std::string& where, Keys keys, Keys optional = {}) {
   need(value.kind == Json::Kind::object, where, "must be an object");
+  size_t known = keys.size();
   for (const char* key : keys)
     if (!value.find(key)) throw Fault(where + ": the key '" + key + "' is missing");
-  need(more || value.keys.size() == keys.size(), where, "has an unknown key");
+  for (const char* key : optional) known += value.find(key) ? 1 : 0;
+  need(value.keys.size() == known, where, "has an unknown key");
   return value;
+}
+
+// Of an object that may have any other keys too.
+const Json& member(const Json& value, const char* key) {
+  need(value.kind == Json::Kind::object, "header: must be an object");
+  const Json* item = value.find(key);
+  if (!item) throw Fault(std::string("header: the key '") + key + "' is missing");
+  return *item;
 }
 
 const std::vector<Json>& list(const Json& value, const std::string& where, size_t low, size_t high) {
@@ -82,7 +94,6 @@ int64_t integer(const Json& value, const std::string& where, int64_t low, int64_
 }
 
 int index(const Json& value, const std::string& where, size_t count) {
-  need(count > 0, where, "names an item of an empty list");
   return static_cast<int>(integer(value, where, 0, static_cast<int64_t>(count) - 1));
 }
 
@@ -96,18 +107,15 @@ const std::string& string(const Json& value, const std::string& where) {
   return value.string;
 }
 
-const std::string& name(const Json& value, const std::string& where) {
-  const std::string& result = string(value, where);
-  need(!result.empty() && result.size() <= kMaxName, where, "must have 1 to 256 bytes");
-  for (const char c : result) need(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f, where, "holds a control character");
-  return result;
+void check_name(const std::string& name, const std::string& where) {
+  need(!name.empty() && name.size() <= kMaxName, where, "a name must have 1 to 256 bytes");
+  for (const char c : name) need(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f, where, "a name holds a control character");
 }
 
-template <class Item>
-void unique_names(const std::vector<Item>& items, const char* kind) {
-  std::unordered_set<std::string_view> seen;
-  for (const Item& item : items)
-    if (!seen.insert(item.name).second) throw Fault(std::string(kind) + " '" + item.name + "' is there twice");
+const std::string& name(const Json& value, const std::string& where) {
+  const std::string& result = string(value, where);
+  check_name(result, where);
+  return result;
 }
 
 template <class T, size_t N>
@@ -122,115 +130,184 @@ constexpr const char* kWeights[] = {"w1", "w4", "w8", "i16"};
 constexpr const char* kOps[] = {"", "conv", "threshold", "requantise", "avgpool2", "maxpool", "upsample2", "concat"};
 constexpr const char* kRoleNames[] = {"weight", "multiplier", "bias", "slope", "post", "gain", "threshold"};
 constexpr int kBits[] = {1, 4, 8, 16};
+constexpr int kMaxFraction = 15;  // an s16 map counts in 2^-fraction
 
-Tensor tensor(const Json& value, const std::string& where) {
-  object(value, where, {"name", "dtype", "shape", "scale"});
-  Tensor result;
-  result.name = name(*value.find("name"), where + " name");
-  result.type = one_of<DType>(string(*value.find("dtype"), where + " dtype"), kTypes, where, "unknown dtype");
-  const auto& shape = list(*value.find("shape"), where + " shape", 3, 3);
-  result.shape.channels = static_cast<int>(integer(shape[0], where + " channels", 1, kMaxChannels));
-  result.shape.height = static_cast<int>(integer(shape[1], where + " height", 1, kMaxEdge));
-  result.shape.width = static_cast<int>(integer(shape[2], where + " width", 1, kMaxEdge));
-  result.scale = real(*value.find("scale"), where + " scale");
-  need(result.scale > 0, where, "scale must be above 0");
-  return result;
-}
+// The graph, growing node by node, and how much of the data section its constants have taken.
+class GraphReader {
+ public:
+  GraphReader(Model& model, const Sections& file) : model_(model), file_(file) {}
 
-std::vector<Constant> read_constants(const Json& value, const Sections& file) {
-  std::vector<Constant> constants;
-  size_t end = 0;
-  for (const Json& item : list(value, "constants", 0, kMaxItems)) {
-    const std::string where = "constant " + std::to_string(constants.size());
-    object(item, where, {"name", "dtype", "shape", "offset", "bytes"});
-    Constant constant;
-    constant.name = name(*item.find("name"), where + " name");
-    constant.type = one_of<WType>(string(*item.find("dtype"), where + " dtype"), kWeights, where, "unknown dtype");
-    int64_t count = 1;
-    for (const Json& n : list(*item.find("shape"), where + " shape", 1, 4)) {
-      constant.shape.push_back(static_cast<int>(integer(n, where + " shape", 1, kMaxChannels)));
-      count *= constant.shape.back();  // at most 2^48
-    }
+  void read(const Json& graph) {
+    object(graph, "graph", {"input", "nodes", "outputs"});
+    const auto& input = list(*graph.find("input"), "graph input", 3, 3);
+    const int height = size(input[1], "graph input height", kMaxEdge), width = size(input[2], "graph input width", kMaxEdge);
+    add_tensor(string(input[0], "graph input"), {DType::u8, {3, height, width}}, 1. / 255, "graph input");
+    for (const Json& item : list(*graph.find("nodes"), "nodes", 1, kMaxItems))
+      add_node(item, "node " + std::to_string(model_.nodes.size()));
+    need(file_.data_length == round_up<size_t>(end_, 64), "the data section does not end with the last constant");
+    need(all_zero(file_.data + end_, file_.data + file_.data_length), "the bytes behind the last constant must be zero");
+    for (const Json& item : list(*graph.find("outputs"), "graph outputs", 1, kMaxItems))
+      model_.outputs.push_back(index(item, "graph output", model_.tensors.size()));
+  }
+
+ private:
+  struct Output {
+    double scale;
+    std::string name;
+  };
+
+  Model& model_;
+  const Sections& file_;
+  size_t end_ = 0;  // of the last constant
+  std::unordered_set<std::string> tensor_names_, node_names_;
+
+  static int size(const Json& value, const std::string& where, int high) {
+    return static_cast<int>(integer(value, where, 1, high));
+  }
+
+  static int attribute(const Json* value, const std::string& where, int low, int high, int absent) {
+    return value ? static_cast<int>(integer(*value, where, low, high)) : absent;
+  }
+
+  static double scale(const Json& value, const std::string& where) {
+    const double result = real(value, where + " scale");
+    need(result > 0, where, "scale must be above 0");
+    return result;
+  }
+
+  void add_tensor(const std::string& called, const Typed& typed, double scale, const std::string& where) {
+    need(model_.tensors.size() < kMaxItems, where, "more than 4096 tensors");
+    check_shape(typed.shape, where);
+    check_name(called, where);
+    need(tensor_names_.insert(called).second, where, "its name is there twice");
+    model_.tensors.push_back({called, typed.type, typed.shape, scale});
+  }
+
+  // The next one of the data section.
+  void add_constant(Node& node, Role role, WType type, int64_t count) {
+    const std::string where = "constant '" + node.name + "." + kRoleNames[static_cast<int>(role)] + "'";
     need(count <= kMaxElements, where, "more than 2^28 elements");
-    const int bits = kBits[static_cast<int>(constant.type)];
-    const size_t size = static_cast<size_t>((count * bits + 7) / 8);
-    const auto offset = static_cast<size_t>(integer(*item.find("offset"), where + " offset", 0, kMaxData));
-    const auto bytes = static_cast<size_t>(integer(*item.find("bytes"), where + " bytes", 0, kMaxData));
-    need(bytes == size, where, "bytes is not the packed size of its shape");
-    need(offset == round_up<size_t>(end, 64), where, "offset must be the next multiple of 64: no hole, no overlap");
-    need(offset + bytes <= file.data_length, where, "ends behind the data section");
-    need(all_zero(file.data + end, file.data + offset), where, "the gap before it must be zero");
-    end = offset + bytes;
-    constant.data = file.data + offset;
-    constant.count = static_cast<size_t>(count);
-    const int spare = static_cast<int>(8 * static_cast<int64_t>(size) - count * bits);
-    need(spare == 0 || file.data[end - 1] >> (8 - spare) == 0, where, "unused bits of the last byte must be zero");
-    constants.push_back(std::move(constant));
+    need(model_.constants.size() < kMaxItems, where, "more than 4096 constants");
+    const int64_t bits = count * kBits[static_cast<int>(type)];
+    const size_t start = round_up<size_t>(end_, 64), bytes = static_cast<size_t>((bits + 7) / 8);
+    need(start + bytes <= file_.data_length, where, "ends behind the data section");
+    need(all_zero(file_.data + end_, file_.data + start), where, "the gap before it must be zero");
+    end_ = start + bytes;
+    const int spare = static_cast<int>(8 * static_cast<int64_t>(bytes) - bits);
+    need(spare == 0 || file_.data[end_ - 1] >> (8 - spare) == 0, where, "unused bits of the last byte must be zero");
+    const Constant constant{type, file_.data + start, static_cast<size_t>(count)};
+    check_constant(constant, role, where);
+    node.constants[static_cast<int>(role)] = static_cast<int>(model_.constants.size());
+    model_.constants.push_back(constant);
   }
-  need(file.data_length == round_up<size_t>(end, 64), "the data section does not end with the last constant");
-  need(all_zero(file.data + end, file.data + file.data_length), "the bytes behind the last constant must be zero");
-  return constants;
-}
 
-void attributes(const Json& value, Node& node, const std::string& where) {
-  struct Rule {
-    const char* name;
-    Op op;
-    int Node::* field;
-    int low, high;
-    bool optional;
-  };
-  static constexpr Rule kRules[] = {
-      {"kernel", Op::conv, &Node::kernel, 1, 7, false},     {"stride", Op::conv, &Node::stride, 1, 2, false},
-      {"pad", Op::conv, &Node::pad, 0, 6, false},           {"shift", Op::conv, &Node::shift, -15, 16, false},
-      {"fraction", Op::conv, &Node::fraction, 0, 14, true}, {"residual_last", Op::conv, &Node::residual_last, 0, 1, true},
-      {"kernel", Op::maxpool, &Node::kernel, 1, 13, false}, {"fraction", Op::requantise, &Node::fraction, 0, 14, false},
-  };
-  need(value.kind == Json::Kind::object, where, "attributes must be an object");
-  size_t known = 0;
-  for (const Rule& rule : kRules) {
-    if (rule.op != node.op) continue;
-    const Json* item = value.find(rule.name);
-    if (!item && rule.optional) continue;
-    if (!item) throw Fault(where + ": attribute '" + rule.name + "' is missing");
-    node.*rule.field = static_cast<int>(integer(*item, where + " attribute '" + rule.name + "'", rule.low, rule.high));
-    known++;
-  }
-  need(node.op != Op::maxpool || node.kernel % 2 == 1, where, "the kernel must be odd");
-  if (node.op == Op::conv) {
-    const Json* outputs = value.find("outputs");
-    need(outputs, where, "attribute 'outputs' is missing");
-    for (const Json& item : list(*outputs, where + " attribute 'outputs'", 1, 3)) {
-      const auto type = one_of<DType>(string(item, where + " outputs"), kTypes, where, "unknown dtype in 'outputs'");
-      need(type != DType::u8, where, "a conv cannot write u8");
-      for (const DType other : node.output_types) need(other != type, where, "'outputs' lists a dtype twice");
-      node.output_types.push_back(type);
+  void add_node(const Json& value, const std::string& number) {
+    const auto& items = list(value, number, 4, 4);
+    Node node;
+    node.name = name(items[1], number + " name");
+    const std::string where = "node '" + node.name + "'";
+    need(node_names_.insert(node.name).second, where, "the name is there twice");
+    const std::string& op = string(items[0], where + " operator");
+    need(!op.empty(), where, "unknown operator");
+    node.op = one_of<Op>(op, kOps, where, "unknown operator");
+    std::vector<Typed> inputs;
+    for (const Json& i : list(items[2], where + " inputs", min_inputs(node.op), max_inputs(node.op))) {
+      node.inputs.push_back(index(i, where + " input", model_.tensors.size()));
+      const Tensor& tensor = model_.tensors[node.inputs.back()];
+      inputs.push_back({tensor.type, tensor.shape});
     }
-    known++;
+    const Tensor& first = model_.tensors[node.inputs[0]];
+    std::vector<Output> outputs{{first.scale, node.name}};
+    const Json& details = items[3];
+    switch (node.op) {
+      case Op::conv: outputs = conv(details, node, where); break;
+      case Op::threshold:
+        object(details, where, {});
+        add_constant(node, Role::threshold, WType::i16, first.shape.channels);
+        outputs[0].scale = 1;
+        break;
+      case Op::requantise:
+        object(details, where, {"fraction", "scale"});
+        node.fraction = static_cast<int>(integer(*details.find("fraction"), where + " fraction", 0, 14));
+        outputs[0].scale = scale(*details.find("scale"), where);
+        for (const Role role : {Role::multiplier, Role::bias}) add_constant(node, role, WType::i16, first.shape.channels);
+        break;
+      case Op::maxpool:
+        object(details, where, {"kernel"});
+        node.kernel = static_cast<int>(integer(*details.find("kernel"), where + " kernel", 1, 13));
+        need(node.kernel % 2 == 1, where, "the kernel must be odd");
+        break;
+      case Op::concat:
+        for (const int i : node.inputs) need(model_.tensors[i].scale == first.scale, where, "the inputs have different scales");
+        [[fallthrough]];
+      default: object(details, where, {});
+    }
+    for (size_t i = 0; i < outputs.size(); i++) node.outputs.push_back(static_cast<int>(model_.tensors.size() + i));
+    const std::vector<Typed> types = infer(model_, node, inputs);
+    for (size_t i = 0; i < outputs.size(); i++) add_tensor(outputs[i].name, types[i], outputs[i].scale, where + " output");
+    model_.nodes.push_back(std::move(node));
   }
-  need(value.keys.size() == known, where, "has an unknown attribute");
-}
 
-Node node(const Json& value, const std::string& number, size_t tensors, size_t constants) {
-  object(value, number, {"op", "name", "inputs", "outputs", "constants", "attributes"});
-  Node result;
-  result.name = name(*value.find("name"), number + " name");
-  const std::string where = "node '" + result.name + "'";
-  const std::string& op = string(*value.find("op"), where + " op");
-  need(!op.empty(), where, "unknown operator");
-  result.op = one_of<Op>(op, kOps, where, "unknown operator");
-  for (const Json& i : list(*value.find("inputs"), where + " inputs", 1, 16))
-    result.inputs.push_back(index(i, where + " input", tensors));
-  for (const Json& i : list(*value.find("outputs"), where + " outputs", 1, 3))
-    result.outputs.push_back(index(i, where + " output", tensors));
-  const Json& roles = object(*value.find("constants"), where + " constants", {}, true);
-  for (size_t i = 0; i < roles.keys.size(); i++) {
-    const auto role = one_of<int>(roles.keys[i], kRoleNames, where, "unknown constant role");
-    result.constants[role] = index(roles.items[i], where + " constant", constants);
+  std::vector<Output> conv(const Json& details, Node& node, const std::string& where) {
+    object(details, where, {"weight", "channels", "kernel", "out"}, {"stride", "pad", "shift", "residual_last", "with"});
+    const auto get = [&details](const char* key) { return details.find(key); };
+    node.kernel = static_cast<int>(integer(*get("kernel"), where + " kernel", 1, 7));
+    node.stride = attribute(get("stride"), where + " stride", 1, 2, 1);
+    node.pad = attribute(get("pad"), where + " pad", 0, 6, node.kernel / 2);
+    node.shift = attribute(get("shift"), where + " shift", -15, 16, 0);
+    const bool residual = node.inputs.size() == 2;
+    need(residual || !get("residual_last"), where, "'residual_last' needs a residual");
+    if (residual) node.residual_last = attribute(get("residual_last"), where + " residual_last", 0, 1, 0);
+    const auto weight = one_of<WType>(string(*get("weight"), where + " weight"), kWeights, where, "unknown type of weights");
+    need(weight != WType::i16, where, "unknown type of weights");
+    node.channels = size(*get("channels"), where + " channels", kMaxChannels);
+
+    int roles = bit(Role::weight) | bit(Role::multiplier) | bit(Role::bias);
+    std::vector<Output> outputs;
+    for (const Json& item : list(*get("out"), where + " out", 1, 3)) {
+      const std::string at = where + " output " + std::to_string(outputs.size());
+      const auto& cells = list(item, at, 1, 4);
+      const auto type = one_of<DType>(string(cells[0], at), kTypes, at, "unknown dtype");
+      need(type != DType::u8, at, "unknown dtype");
+      for (const DType other : node.output_types) need(other != type, at, "its dtype is there twice");
+      node.output_types.push_back(type);
+      const size_t fixed = type == DType::s16 ? 2 : type == DType::u4 ? 3 : 1;
+      list(item, at, fixed, fixed + 1);
+      Output output{1, outputs.empty() ? node.name : node.name + "." + type_name(type)};
+      if (type == DType::s16) {
+        output.scale = std::ldexp(1., -static_cast<int>(integer(cells[1], at + " fraction", 0, kMaxFraction)));
+      } else if (type == DType::u4) {
+        node.fraction = static_cast<int>(integer(cells[1], at + " fraction", 0, 14));
+        output.scale = scale(cells[2], at);
+      } else {
+        roles |= bit(Role::threshold);
+      }
+      if (cells.size() > fixed) output.name = name(cells[fixed], at + " name");
+      outputs.push_back(std::move(output));
+    }
+    if (const Json* with = get("with"))
+      for (const Json& item : list(*with, where + " with", 0, 3)) {
+        const auto role = one_of<Role>(string(item, where + " with"), kRoleNames, where, "unknown role in 'with'");
+        need(role == Role::slope || role == Role::post || role == Role::gain, where, "unknown role in 'with'");
+        need(!(roles & bit(role)), where, "a role comes twice in 'with'");
+        need(role != Role::gain || residual, where, "'gain' needs a residual");
+        roles |= bit(role);
+      }
+    for (int i = 0; i < kRoles; i++) {
+      const auto role = static_cast<Role>(i);
+      if (!(roles & bit(role))) continue;
+      if (role == Role::weight) {
+        const int64_t reads = model_.tensors[node.inputs[0]].shape.channels;
+        add_constant(node, role, weight, reads * node.kernel * node.kernel * node.channels);
+      } else {
+        add_constant(node, role, WType::i16, role == Role::gain ? model_.tensors[node.inputs[1]].shape.channels : node.channels);
+      }
+    }
+    return outputs;
   }
-  attributes(*value.find("attributes"), result, where);
-  return result;
-}
+
+  static constexpr int bit(Role role) { return 1 << static_cast<int>(role); }
+};
 
 void read_decode(const Json& value, Model& model) {
   object(value, "decode", {"kind", "iou", "levels"});
@@ -240,12 +317,10 @@ void read_decode(const Json& value, Model& model) {
   model.iou = static_cast<float>(iou);
   for (const Json& item : list(*value.find("levels"), "decode levels", 1, kMaxLevels)) {
     const std::string where = "decode level " + std::to_string(model.levels.size());
-    object(item, where, {"stride", "distance", "logit"});
-    Level level;
-    level.stride = static_cast<int>(integer(*item.find("stride"), where + " stride", 2, 128));
-    level.distance = index(*item.find("distance"), where + " distance", model.tensors.size());
-    level.logit = index(*item.find("logit"), where + " logit", model.tensors.size());
-    model.levels.push_back(level);
+    const auto& pair = list(item, where, 2, 2);
+    const int distance = index(pair[0], where, model.tensors.size()), logit = index(pair[1], where, model.tensors.size());
+    const int stride = model.tensors[model.input].shape.height / model.tensors[distance].shape.height;
+    model.levels.push_back({stride, distance, logit});  // check_graph sees to it that the division is exact
   }
 }
 
@@ -263,23 +338,11 @@ Model::Model(Bytes owned) : bytes(std::move(owned)) {
   const Sections file = sections(bytes.data(), bytes.size());
   header = file.header;
   const Json root = parse_json(header);
-  object(root, "header", {"graph", "decode", "classes", "policy", "card"}, true);
-  const Json& graph = object(*root.find("graph"), "graph", {"tensors", "constants", "nodes", "input", "outputs"});
-  for (const Json& item : list(*graph.find("tensors"), "tensors", 1, kMaxItems))
-    tensors.push_back(tensor(item, "tensor " + std::to_string(tensors.size())));
-  unique_names(tensors, "tensor");
-  constants = read_constants(*graph.find("constants"), file);
-  unique_names(constants, "constant");
-  for (const Json& item : list(*graph.find("nodes"), "nodes", 1, kMaxItems))
-    nodes.push_back(node(item, "node " + std::to_string(nodes.size()), tensors.size(), constants.size()));
-  unique_names(nodes, "node");
-  input = index(*graph.find("input"), "graph input", tensors.size());
-  for (const Json& item : list(*graph.find("outputs"), "graph outputs", 1, kMaxItems))
-    outputs.push_back(index(item, "graph output", tensors.size()));
-  read_decode(*root.find("decode"), *this);
-  for (const Json& item : list(*root.find("classes"), "classes", 1, kMaxClasses)) classes.push_back(name(item, "class name"));
-  check_policy(*root.find("policy"));
-  object(*root.find("card"), "card", {}, true);
+  GraphReader(*this, file).read(member(root, "graph"));
+  read_decode(member(root, "decode"), *this);
+  for (const Json& item : list(member(root, "classes"), "classes", 1, kMaxClasses)) classes.push_back(name(item, "class name"));
+  check_policy(member(root, "policy"));
+  need(member(root, "card").kind == Json::Kind::object, "card: must be an object");
   check_graph(*this);
 }
 

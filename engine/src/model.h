@@ -16,7 +16,7 @@ constexpr int kMaxItems = 4096, kMaxChannels = 4096, kMaxEdge = 8192, kMaxClasse
 constexpr int64_t kMaxElements = int64_t{1} << 28;
 
 enum class Op : uint8_t { conv = 1, threshold, requantise, avgpool2, maxpool, upsample2, concat };  // numbers of docs/format.md
-enum class Role : uint8_t { weight, multiplier, bias, slope, post, gain, threshold };
+enum class Role : uint8_t { weight, multiplier, bias, slope, post, gain, threshold };               // in the order of a file
 constexpr int kRoles = 7;
 
 struct Shape {
@@ -32,9 +32,7 @@ struct Tensor {
 };
 
 struct Constant {
-  std::string name;
   WType type = WType::w1;
-  std::vector<int> shape;
   const uint8_t* data = nullptr;
   size_t count = 0;
   const int16_t* i16() const { return reinterpret_cast<const int16_t*>(data); }
@@ -46,7 +44,7 @@ struct Node {
   std::vector<int> inputs, outputs;                               // tensor indices
   std::array<int, kRoles> constants{-1, -1, -1, -1, -1, -1, -1};  // constant indices by role, -1: none
   // Attributes; those that the operator does not have stay as they are here.
-  int kernel = 1, stride = 1, pad = 0, shift = 0, fraction = -1, residual_last = -1;
+  int channels = 0, kernel = 1, stride = 1, pad = 0, shift = 0, fraction = -1, residual_last = -1;
   std::vector<DType> output_types;  // of a conv
   int constant(Role role) const { return constants[static_cast<int>(role)]; }
 };
@@ -95,15 +93,18 @@ struct Model {
 
 // rules.cpp: (dtype, shape) of every output of a node whose inputs have these types and shapes. Throws Fault.
 struct Typed {
-  DType type;
+  DType type = DType::u8;
   Shape shape;
 };
 std::vector<Typed> infer(const Model& model, const Node& node, const std::vector<Typed>& inputs);
+size_t min_inputs(Op op);
+size_t max_inputs(Op op);
 
-// rules.cpp: order of execution, shapes, values and use of constants, decode. Throws Fault.
+// rules.cpp: limits of shapes, values of constants, use of tensors and decode. Throw Fault.
+void check_shape(const Shape& shape, const std::string& where);
+void check_constant(const Constant& constant, Role role, const std::string& where);
 void check_graph(const Model& model);
 
 const char* type_name(DType type);
-std::string text(const Shape& shape);
 
 }  // namespace mpq

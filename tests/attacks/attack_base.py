@@ -8,6 +8,7 @@ import numpy as np
 
 from mpqyolo.graph.build import Builder
 from mpqyolo.graph.ir import Decode, Level, Model
+from mpqyolo.graph.ops import OPS
 
 
 class Attack(NamedTuple):
@@ -56,3 +57,15 @@ def base_model() -> Model:
     graph = build.graph([name for level in outputs for name in (level.distance, level.logit)])
     bits_of = {"stem": [8, 8], "backbone": [1, 1], "neck": [4, 4], "predict": [8, 4]}
     return Model(graph, Decode(tuple(outputs)), ("a", "b", "c"), {"name": "default", "bits": bits_of}, {"name": "base"})
+
+
+def places() -> dict[str, tuple[int, int]]:
+    """Constants of the base model in their order: where each lies in the data section, and its bytes."""
+    graph, found, end = base_model().graph, {}, 0
+    for node in graph.nodes:
+        for role in OPS[node.op].roles:
+            if role in node.constants:
+                size = graph.constants[node.constants[role]].nbytes_packed
+                found[node.constants[role]] = end, size
+                end = -(-(end + size) // 64) * 64
+    return found

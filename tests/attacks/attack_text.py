@@ -66,6 +66,8 @@ def textual(header: dict[str, Any], data: bytes) -> Iterator[Attack]:
     for name, value in bad_values.items():
         yield replaced(name, "JSON", '"name":"base"', f'"name":{value}')
     yield replaced("escaped zero in a name", "control", '["a"', '["\\u0000"')
+    yield replaced("too many values", "more than 1048576 values", '"name":"base"', f'"name":[{"0," * (1 << 20)}0]')
+    yield replaced("too many empty objects", "more than 1048576 values", '"name":"base"', f'"name":[{"{}," * (1 << 20)}0]')
     yield Attack("byte order mark", assemble(b"\xef\xbb\xbf" + text.encode(), data), "JSON")
     yield Attack("zeros inside the header", assemble(text.encode() + b"\0", data), "JSON")
     yield Attack("text behind the JSON", assemble(text.encode() + b"{}", data), "JSON")

@@ -5,8 +5,10 @@ Most are one edit of a valid file with the checksum made right again, so that th
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ def valid_files() -> dict[str, bytes]:
     files["keys in another order"] = assemble(dict(reversed(header.items())), data)
     files["white space"] = assemble(json.dumps(header, indent=2).encode(), data)
     files["escapes"] = assemble(json.dumps({**header, "classes": ["é", "\U0001f600", 'q"\\/']}, ensure_ascii=True).encode(), data)
+    files |= {name: assemble(other, data) for name, other in rewritten(header)}
     nested: Any = 1
     for _ in range(14):
         nested = [nested]
@@ -40,6 +43,27 @@ def valid_files() -> dict[str, bytes]:
     files["card"] = assemble({**header, "card": card}, data)
     files["name of 256 bytes"] = assemble({**header, "classes": ["x" * 256, "é" * 128, " "]}, data)
     return files
+
+
+def rewritten(header: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same graph in other words: what has a default is written, the rest in another order."""
+    defaults = {"stride": 1, "shift": 0}
+    for kind in ("all that has a default", "details in another order", "roles in another order", "numbers in another notation"):
+        other = copy.deepcopy(header)
+        for op, name, inputs, details in other["graph"]["nodes"]:
+            if kind == "all that has a default" and op == "conv":
+                details.update({**defaults, "pad": details["kernel"] // 2, "with": []} | details)
+                details |= {"residual_last": details.get("residual_last", 0)} if len(inputs) == 2 else {}
+                for i, row in enumerate(details["out"]):
+                    row.append(f"{name}.{row[0]}" if i else name)
+            elif kind == "details in another order":
+                for key in list(details)[:-1]:
+                    details[key] = details.pop(key)
+            elif kind == "roles in another order" and "with" in details:
+                details["with"].reverse()
+            elif kind == "numbers in another notation" and op == "requantise":
+                details["scale"] = 1.25e-1
+        yield kind, other
 
 
 def main(folder: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import struct
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,21 +17,34 @@ from mpqyolo.core.errors import FileFormatError
 from mpqyolo.format import writer
 from mpqyolo.format.reader import loads, read_model
 from mpqyolo.format.writer import assemble, dumps, parts, write_model
-from mpqyolo.graph.ir import Model
+from mpqyolo.graph.build import Builder
+from mpqyolo.graph.ir import Constant, Decode, Graph, Level, Model
 from mpqyolo.graph.sample import random_image, random_model
 from mpqyolo.reference.run import run_outputs
 
 SMALL = random_model(np.random.default_rng(5), nodes=3, channels=(1, 3, 4))
 GOOD = dumps(SMALL)
+HEADER, DATA = parts(SMALL)
+BASE = next(m for m in (random_model(np.random.default_rng(s)) for s in range(9)) if "maxpool" in {n.op for n in m.graph.nodes})
+
+
+def roles(model: Model) -> dict[tuple[str, str], Constant]:
+    """Constants by node and role: their names are not in the file."""
+    graph = model.graph
+    return {(n.name, role): graph.constants[name] for n in graph.nodes for role, name in n.constants.items()}
 
 
 def same(a: Model, b: Model) -> bool:
-    constants = a.graph.constants.keys() == b.graph.constants.keys() and all(
-        c.dtype == b.graph.constants[k].dtype and np.array_equal(c.values, b.graph.constants[k].values)
-        for k, c in a.graph.constants.items()
+    mine, other = roles(a), roles(b)
+    constants = mine.keys() == other.keys() and all(
+        c.dtype == other[k].dtype and np.array_equal(c.values, other[k].values) for k, c in mine.items()
     )
-    graphs = replace(a.graph, constants={}) == replace(b.graph, constants={})
-    return constants and graphs and (a.decode, a.classes, a.policy, a.card) == (b.decode, b.classes, b.policy, b.card)
+    graphs = [
+        replace(m.graph, constants={}, nodes=tuple(replace(n, constants=dict.fromkeys(n.constants, "")) for n in m.graph.nodes))
+        for m in (a, b)
+    ]
+    rest = (a.decode, a.classes, a.policy, a.card) == (b.decode, b.classes, b.policy, b.card)
+    return constants and graphs[0] == graphs[1] and rest
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 12), st.sampled_from([(2,), (4, 8), (2, 8, 16)]), st.integers(1, 20))
@@ -49,15 +63,72 @@ def test_layout_is_the_documents():
         start % 64 == length % 64 == 0 and 128 + header_length <= start < 128 + header_length + 64 and start + length == len(GOOD)
     )
     assert GOOD[40:72] == hashlib.sha256(GOOD[128:]).digest() and not any(GOOD[72:128])
-    header = json.loads(GOOD[128 : 128 + header_length])
-    for entry in header["graph"]["constants"]:
-        values = SMALL.graph.constants[entry["name"]].values
-        assert entry["offset"] % 64 == 0 and entry["shape"] == list(values.shape)
-        raw = GOOD[start + entry["offset"] :][: entry["bytes"]]
-        bits = {"w1": 1, "w4": 4, "w8": 8, "i16": 16}[entry["dtype"]]
-        number = int.from_bytes(raw, "little")
-        for i, v in enumerate(values.reshape(-1).tolist()):
-            assert number >> (i * bits) & ((1 << bits) - 1) == (v > 0 if bits == 1 else v & ((1 << bits) - 1))
+    assert json.loads(GOOD[128 : 128 + header_length]) == HEADER
+    order = ["weight", "multiplier", "bias", "slope", "post", "gain", "threshold"]
+    at, constants = start, roles(SMALL)
+    for node in SMALL.graph.nodes:
+        for role in sorted(node.constants, key=order.index):
+            values, dtype = constants[node.name, role].values, constants[node.name, role].dtype
+            bits = {"w1": 1, "w4": 4, "w8": 8, "i16": 16}[dtype]
+            size = (values.size * bits + 7) // 8
+            number = int.from_bytes(GOOD[at : at + size], "little")
+            for i, v in enumerate(values.reshape(-1).tolist()):
+                assert number >> (i * bits) & ((1 << bits) - 1) == (v > 0 if bits == 1 else v & ((1 << bits) - 1))
+            end = at + size
+            at = (end + 63) // 64 * 64
+            assert not any(GOOD[end:at]) and number >> values.size * bits == 0
+    assert at == len(GOOD)
+
+
+def test_nothing_is_written_that_the_rest_says():
+    build = Builder(8, 16)
+
+    def conv(name: str, inputs: list[str], count: int, kernel: int, outputs: tuple[str, ...], **more: Any) -> tuple[str, ...]:
+        shape = (count, kernel, kernel, build.tensors[inputs[0]].shape[0])
+        constants = {"weight": ("w4", np.ones(shape)), "multiplier": ("i16", np.ones(count)), "bias": ("i16", np.ones(count))}
+        constants |= {role: ("i16", np.ones(count)) for role in ("threshold", "slope", "gain") if more.pop(role, None)}
+        at = {"kernel": kernel, "stride": 1, "pad": kernel // 2, "shift": 0} | more
+        return build.add("conv", name, inputs, constants, {"u4": 0.3, "s16": 2.0**-8}, **at, outputs=outputs)
+
+    u, b, s = conv("a", ["image"], 2, 3, ("u4", "b1", "s16"), threshold=True, fraction=5, stride=2)
+    (r,) = conv("b", [b, s], 2, 1, ("s16",), slope=True, gain=True, residual_last=0)
+    (p,) = build.add("avgpool2", "p", [r])
+    (q,) = build.add("requantise", "q", [p], {k: ("i16", np.ones(2)) for k in ("multiplier", "bias")}, {"u4": 0.1}, fraction=7)
+    maps = [name for i, x in enumerate((u, q)) for n in (4, 1) for name in conv(f"map{i}{n}", [x], n, 1, ("s16",), shift=-1)]
+    decode = Decode((Level(2, maps[0], maps[1]), Level(4, maps[2], maps[3])))
+    model = replace(SMALL, graph=build.graph(maps), decode=decode, classes=("a",))
+    header, data = parts(model)
+    assert header["graph"]["input"] == ["image", 8, 16] and header["graph"]["outputs"] == [7, 8, 9, 10]
+    first = {"weight": "w4", "channels": 2, "kernel": 3, "stride": 2, "out": [["u4", 5, 0.3], ["b1"], ["s16", 8]]}
+    assert header["graph"]["nodes"][:5] == [
+        ["conv", "a", [0], first],
+        ["conv", "b", [2, 3], {"weight": "w4", "channels": 2, "kernel": 1, "with": ["slope", "gain"], "out": [["s16", 8]]}],
+        ["avgpool2", "p", [4], {}],
+        ["requantise", "q", [5], {"fraction": 7, "scale": 0.1}],
+        ["conv", "map04", [1], {"weight": "w4", "channels": 4, "kernel": 1, "shift": -1, "out": [["s16", 8]]}],
+    ]
+    assert header["decode"] == {"kind": "ltrb_exp2", "iou": 0.65, "levels": [[7, 8], [9, 10]]}
+    again = loads(assemble(header, data))
+    assert same(again, model) and (u, b, s) == ("a", "a.b1", "a.s16")
+    assert again.graph.constants.keys() == model.graph.constants.keys() and "b.gain" in again.graph.constants
+
+
+def test_a_name_that_is_not_derived_is_kept():
+    def renamed(graph: Graph, old: str, new: str) -> Graph:
+        swap = lambda names: tuple(new if n == old else n for n in names)  # noqa: E731
+        nodes = tuple(replace(n, inputs=swap(n.inputs), outputs=swap(n.outputs)) for n in graph.nodes)
+        tensors = {new if k == old else k: replace(t, name=new) if k == old else t for k, t in graph.tensors.items()}
+        return replace(graph, nodes=nodes, tensors=tensors, outputs=swap(graph.outputs))
+
+    conv = SMALL.graph.nodes[0]
+    for i in range(len(conv.outputs)):
+        graph = renamed(SMALL.graph, conv.outputs[i], "another name")
+        model = replace(SMALL, graph=graph)
+        assert same(loads(dumps(model)), model)
+        assert parts(model)[0]["graph"]["nodes"][0][3]["out"][i][-1] == "another name"
+    other = next(n for n in BASE.graph.nodes if n.op != "conv")
+    with pytest.raises(FileFormatError, match="only a conv names its outputs"):
+        dumps(replace(BASE, graph=renamed(BASE.graph, other.outputs[0], "another name")))
 
 
 def test_every_flipped_bit_of_the_prefix_is_refused():
@@ -99,7 +170,6 @@ def leaves(value, path=()):
             yield from leaves(value[key], (*path, key))
 
 
-HEADER, DATA = parts(SMALL)
 PATHS = [p for p in leaves(HEADER) if p]
 SPECIAL = [
     0,
@@ -203,6 +273,32 @@ def test_a_bad_model_is_never_written(tmp_path):
     lost = replace(SMALL.graph, nodes=(replace(node, inputs=("nowhere",)), *SMALL.graph.nodes[1:]))
     with pytest.raises(FileFormatError, match="nowhere"):
         dumps(replace(SMALL, graph=lost))
+
+
+def test_what_the_file_cannot_say_is_never_written():
+    """Scales that a reader would give another value, and constants of two owners."""
+    graph = BASE.graph
+    moved = next(n for n in graph.nodes if n.op == "maxpool" and graph.tensors[n.outputs[0]].dtype != "b1").outputs[0]
+    stream = next(t.name for t in graph.tensors.values() if t.dtype == "s16")
+    bits = next(t.name for t in graph.tensors.values() if t.dtype == "b1")
+    for name, scale in ((moved, 2.0**-5), (bits, 0.5), ("image", 1.0), (stream, 0.3), (stream, 2.0), (stream, 2.0**-16)):
+        tensors = {**graph.tensors, name: replace(graph.tensors[name], scale=scale)}
+        with pytest.raises(FileFormatError, match="scale"):
+            dumps(replace(BASE, graph=replace(graph, tensors=tensors)))
+    first, *others = graph.nodes
+    shared = replace(first, constants={**first.constants, "bias": first.constants["multiplier"]})
+    lost = {k: c for k, c in graph.constants.items() if k != first.constants["bias"]}
+    with pytest.raises(FileFormatError, match="belongs to another node or role"):
+        dumps(replace(BASE, graph=replace(graph, nodes=(shared, *others), constants=lost)))
+
+
+def test_a_card_that_no_reader_takes_is_never_written():
+    with pytest.raises(FileFormatError, match="card: more than 1048576 values"):
+        dumps(replace(SMALL, card={"x": [0] * (1 << 20)}))
+    with pytest.raises(FileFormatError, match="header: more than 1048576 values"):
+        dumps(replace(SMALL, card={"x": [0] * ((1 << 20) - 50)}))
+    with pytest.raises(FileFormatError, match="header takes"):
+        dumps(replace(SMALL, card={"x": "x" * (16 << 20)}))
 
 
 @pytest.mark.parametrize("dtype", ["w1", "w4", "w8"])

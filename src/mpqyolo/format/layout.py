@@ -17,6 +17,7 @@ ALIGNMENT = 64
 MAX_HEADER_BYTES = 16 << 20
 MAX_DATA_BYTES = 1 << 30
 MAX_NESTING = 16
+MAX_VALUES = 1 << 20  # in the JSON text, keys not counted
 MAX_ITEMS = 4096  # tensors, constants, nodes
 MAX_CHANNELS = 4096
 MAX_EDGE = 8192  # height or width
@@ -25,6 +26,8 @@ MAX_CLASSES = 1024
 MAX_NAME_BYTES = 256
 MAX_LEVELS = 8
 MIN_STRIDE, MAX_STRIDE = 2, 128
+MAX_FRACTION = 15  # an s16 map counts in 2^-fraction
+WITH = ("slope", "post", "gain")  # constants of a conv that the header lists; all others follow from the rest
 
 assert PREFIX.size == PREFIX_BYTES
 

@@ -6,18 +6,23 @@ import hashlib
 import math
 import mmap
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mpqyolo.core.bits import REGIONS
 from mpqyolo.core.errors import FileFormatError
 from mpqyolo.format import layout as limit
-from mpqyolo.format.layout import ALIGNMENT, MAGIC, PREFIX, PREFIX_BYTES, VERSION, align
+from mpqyolo.format.layout import ALIGNMENT, MAGIC, PREFIX, PREFIX_BYTES, VERSION, WITH, align
 from mpqyolo.format.strict import array, integer, obj, parse, real, string
-from mpqyolo.format.validate import check_constant_shape, check_name, need, validate
-from mpqyolo.graph.ir import CONSTANT_TYPES, Constant, Decode, Graph, Level, Model, Node, Tensor
+from mpqyolo.format.validate import check_constant_shape, check_name, check_tensor_shape, need, validate
+from mpqyolo.graph.ir import Constant, Decode, Graph, Level, Model, Node, Tensor
+from mpqyolo.graph.ops import MAX_WEIGHT, OPS, OUTPUT_TYPES, GraphError, constant_shape, fixed_scale, infer
 from mpqyolo.reference.numerics import BITS, packed_size, unpack
 
 TOP = ("graph", "decode", "classes", "policy", "card")
+CELLS = {"s16": 2, "u4": 3, "b1": 1}  # of a conv's output, without its name
 
 
 def _sections(data: memoryview) -> tuple[bytes, memoryview]:
@@ -40,95 +45,162 @@ def _sections(data: memoryview) -> tuple[bytes, memoryview]:
     return bytes(data[PREFIX_BYTES:end]), data[start:]
 
 
-def _names(items: list[Any], kind: str) -> None:
-    seen = set()
-    for i, item in enumerate(items):
-        check_name(item.name, f"{kind} {i}")
-        need(item.name not in seen, f"{kind} {i}: the name '{item.name}' comes twice")
-        seen.add(item.name)
+class _Details(NamedTuple):
+    """What the last item of a node says, with defaults filled in. names, dtypes, scales: of its outputs; channels: of all."""
+
+    attributes: dict[str, Any]
+    roles: tuple[str, ...]
+    weight: str
+    channels: int
+    names: tuple[str, ...]
+    scales: dict[str, float]
 
 
-def _tensor(value: Any, where: str) -> Tensor:
-    item = obj(value, where, ("name", "dtype", "shape", "scale"))
-    shape = tuple(integer(n, f"{where} shape", 1, limit.MAX_EDGE) for n in array(item["shape"], f"{where} shape", 3, 3))
-    name, dtype = string(item["name"], f"{where} name"), string(item["dtype"], f"{where} dtype")
-    return Tensor(name, dtype, (shape[0], shape[1], shape[2]), real(item["scale"], f"{where} scale"))
+def _conv(value: Any, where: str, name: str, residual: bool) -> _Details:
+    ranges = OPS["conv"].attributes
+    item = obj(value, where, ("weight", "channels", "kernel", "out"), ("stride", "pad", "shift", "residual_last", "with"))
+
+    def number(key: str, default: int | None = None) -> int:
+        return integer(item.get(key, default), f"{where} {key}", ranges[key].low, ranges[key].high)
+
+    kernel = number("kernel")
+    attributes: dict[str, Any] = {"kernel": kernel, "stride": number("stride", 1)}
+    attributes |= {"pad": number("pad", kernel // 2), "shift": number("shift", 0)}
+    need(residual or "residual_last" not in item, f"{where}: 'residual_last' needs a residual")
+    if residual:
+        attributes["residual_last"] = number("residual_last", 0)
+    weight = string(item["weight"], f"{where} weight")
+    need(weight in MAX_WEIGHT, f"{where}: unknown type of weights {weight[:40]!r}, must be {', '.join(MAX_WEIGHT)}")
+    channels = integer(item["channels"], f"{where} channels", 1, limit.MAX_CHANNELS)
+
+    names, scales = [], {}
+    for i, row in enumerate(array(item["out"], f"{where} out", 1, len(OUTPUT_TYPES))):
+        at = f"{where} output {i}"
+        cells = array(row, at, 1, 4)
+        dtype = string(cells[0], at)
+        need(dtype in CELLS, f"{at}: unknown dtype {dtype[:40]!r}")
+        need(dtype not in scales, f"{at}: {dtype} comes twice")
+        array(row, at, CELLS[dtype], CELLS[dtype] + 1)
+        scales[dtype] = 1.0
+        if dtype == "s16":
+            scales[dtype] = 2.0 ** -integer(cells[1], f"{at} fraction", 0, limit.MAX_FRACTION)
+        elif dtype == "u4":
+            attributes["fraction"] = integer(cells[1], f"{at} fraction", ranges["fraction"].low, ranges["fraction"].high)
+            scales[dtype] = real(cells[2], f"{at} scale")
+        derived = name if i == 0 else f"{name}.{dtype}"
+        names.append(derived if len(cells) == CELLS[dtype] else string(cells[-1], f"{at} name"))
+    attributes["outputs"] = tuple(scales)
+
+    more = [string(role, f"{where} with") for role in array(item.get("with", []), f"{where} with", 0, len(WITH))]
+    need(set(more) <= set(WITH), f"{where}: unknown role in 'with', known are {', '.join(WITH)}")
+    need(len(set(more)) == len(more), f"{where}: a role comes twice in 'with'")
+    need(residual or "gain" not in more, f"{where}: 'gain' needs a residual")
+    there = {*OPS["conv"].required, *more, *(["threshold"] if "b1" in scales else [])}
+    return _Details(attributes, tuple(r for r in OPS["conv"].roles if r in there), weight, channels, tuple(names), scales)
 
 
-def _constants(value: Any, data: memoryview) -> list[Constant]:
-    constants, end = [], 0
-    for i, entry in enumerate(array(value, "constants", 0, limit.MAX_ITEMS)):
-        where = f"constant {i}"
-        item = obj(entry, where, ("name", "dtype", "shape", "offset", "bytes"))
-        name, dtype = string(item["name"], f"{where} name"), string(item["dtype"], f"{where} dtype")
-        need(dtype in CONSTANT_TYPES, f"{where}: unknown dtype {dtype[:40]!r}")
-        shape = [integer(n, f"{where} shape", 1, limit.MAX_CHANNELS) for n in array(item["shape"], f"{where} shape", 1, 4)]
+def _details(op: str, value: Any, where: str, name: str, inputs: Sequence[Tensor]) -> _Details:
+    if op == "conv":
+        return _conv(value, where, name, len(inputs) == 2)
+    spec = OPS[op]
+    item = obj(value, where, (*spec.attributes, "scale") if spec.has_scale else tuple(spec.attributes))
+    attributes = {key: integer(item[key], f"{where} {key}", rule.low, rule.high) for key, rule in spec.attributes.items()}
+    scales = {"u4": real(item["scale"], f"{where} scale")} if spec.has_scale else {}
+    return _Details(attributes, spec.roles, "", inputs[0].shape[0], (name,), scales)
+
+
+class _Reading:
+    """The graph, growing node by node, and how much of the data section its constants have taken."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data, self.end = data, 0
+        self.tensors: list[Tensor] = []
+        self.constants: dict[str, Constant] = {}
+        self.nodes: list[Node] = []
+        self.names: tuple[set[str], set[str]] = set(), set()  # of tensors, of nodes
+
+    def _name(self, name: str, where: str, taken: set[str]) -> str:
+        check_name(name, where)
+        need(name not in taken, f"{where}: the name '{name}' comes twice")
+        taken.add(name)
+        return name
+
+    def tensor(self, name: str, dtype: str, shape: tuple[int, int, int], scale: float, where: str) -> None:
+        need(len(self.tensors) < limit.MAX_ITEMS, f"{where}: more than {limit.MAX_ITEMS} tensors")
+        check_tensor_shape(shape, where)
+        self.tensors.append(Tensor(self._name(name, where, self.names[0]), dtype, shape, scale))
+
+    def index(self, value: Any, where: str) -> str:
+        """The name of a tensor that is there already."""
+        return self.tensors[integer(value, where, 0, len(self.tensors) - 1)].name
+
+    def constant(self, name: str, dtype: str, shape: tuple[int, ...]) -> Constant:
+        """The next one of the data section."""
+        where = f"constant '{name}'"
+        need(len(self.constants) < limit.MAX_ITEMS, f"{where}: more than {limit.MAX_ITEMS} constants")
         check_constant_shape(shape, where)
         count = math.prod(shape)
-        offset = integer(item["offset"], f"{where} offset", 0, limit.MAX_DATA_BYTES)
-        size = integer(item["bytes"], f"{where} bytes", 0, limit.MAX_DATA_BYTES)
-        need(size == packed_size(dtype, count), f"{where}: bytes is {size}, must be {packed_size(dtype, count)}")
-        need(offset == align(end), f"{where}: offset is {offset}, must be {align(end)} (no hole, no overlap, multiples of 64)")
-        need(offset + size <= len(data), f"{where}: ends at {offset + size}, behind the data section of {len(data)} bytes")
-        need(not any(data[end:offset]), f"{where}: the gap before it must be zero")
-        end = offset + size
-        packed = data[offset:end]
+        start, size = align(self.end), packed_size(dtype, count)
+        need(
+            start + size <= len(self.data), f"{where}: ends at {start + size}, behind the data section of {len(self.data)} bytes"
+        )
+        need(not any(self.data[self.end : start]), f"{where}: the gap before it must be zero")
+        self.end = start + size
+        packed = self.data[start : self.end]
         spare = 8 * size - count * BITS[dtype]
         need(spare == 0 or packed[-1] >> (8 - spare) == 0, f"{where}: unused bits of the last byte must be zero")
-        values = unpack(packed, dtype, count).reshape(shape)
+        values: np.ndarray = unpack(packed, dtype, count).reshape(shape)
         values.flags.writeable = False
-        constants.append(Constant(name, dtype, values))
-    need(len(data) == align(end), f"the data section has {len(data)} bytes, its constants need {align(end)}")
-    need(not any(data[end:]), "the bytes after the last constant must be zero")
-    return constants
+        self.constants[name] = Constant(name, dtype, values)
+        return self.constants[name]
 
-
-def _attribute(value: Any, where: str) -> Any:
-    if isinstance(value, list):
-        return tuple(string(v, where) for v in array(value, where, 1, 8))
-    return integer(value, where, -(2**31), 2**31 - 1)
-
-
-def _node(value: Any, where: str, tensors: list[Tensor], constants: list[Constant]) -> Node:
-    item = obj(value, where, ("op", "name", "inputs", "outputs", "constants", "attributes"))
-    top = len(tensors) - 1
-    inputs = tuple(tensors[integer(i, f"{where} input", 0, top)].name for i in array(item["inputs"], f"{where} inputs", 1, 16))
-    outputs = tuple(tensors[integer(i, f"{where} output", 0, top)].name for i in array(item["outputs"], f"{where} outputs", 1, 3))
-    mine = {
-        role: constants[integer(i, f"{where} constant", 0, len(constants) - 1)].name
-        for role, i in obj(item["constants"], f"{where} constants", (), more=True).items()
-    }
-    attributes = {
-        key: _attribute(v, f"{where} attribute {key[:40]!r}")
-        for key, v in obj(item["attributes"], f"{where} attributes", (), more=True).items()
-    }
-    return Node(string(item["op"], f"{where} op"), string(item["name"], f"{where} name"), inputs, outputs, mine, attributes)
+    def node(self, value: Any, where: str) -> None:
+        op, name, sources, details = array(value, where, 4, 4)
+        name = self._name(string(name, f"{where} name"), where, self.names[1])
+        where = f"node '{name}'"
+        need(string(op, f"{where} operator") in OPS, f"{where}: unknown operator {op[:40]!r}")
+        spec, last = OPS[op], len(self.tensors) - 1
+        inputs = [self.tensors[integer(i, f"{where} input", 0, last)] for i in array(sources, f"{where} inputs", *spec.inputs)]
+        said = _details(op, details, where, name, inputs)
+        called = {role: f"{name}.{role}" for role in said.roles}
+        node = Node(op, name, tuple(t.name for t in inputs), said.names, called, said.attributes)
+        constants = {}
+        for role, constant in called.items():
+            dtype = said.weight if role == "weight" else "i16"
+            constants[role] = self.constant(constant, dtype, constant_shape(role, node, inputs, said.channels))
+        try:
+            types = infer(node, inputs, constants)
+        except GraphError as fault:
+            raise FileFormatError(str(fault)) from None
+        for output, (dtype, shape) in zip(node.outputs, types, strict=True):
+            scale = fixed_scale(op, dtype, inputs[0])
+            self.tensor(output, dtype, shape, said.scales[dtype] if scale is None else scale, f"{where} output")
+        self.nodes.append(node)
 
 
 def _graph(value: Any, data: memoryview) -> Graph:
-    item = obj(value, "graph", ("tensors", "constants", "nodes", "input", "outputs"))
-    tensors = [_tensor(t, f"tensor {i}") for i, t in enumerate(array(item["tensors"], "tensors", 1, limit.MAX_ITEMS))]
-    _names(tensors, "tensor")
-    constants = _constants(item["constants"], data)
-    _names(constants, "constant")
-    entries = array(item["nodes"], "nodes", 1, limit.MAX_ITEMS)
-    nodes = tuple(_node(n, f"node {i}", tensors, constants) for i, n in enumerate(entries))
-    top = len(tensors) - 1
-    first = tensors[integer(item["input"], "graph input", 0, top)].name
-    listed = array(item["outputs"], "graph outputs", 1, limit.MAX_ITEMS)
-    outputs = tuple(tensors[integer(i, "graph output", 0, top)].name for i in listed)
-    return Graph({t.name: t for t in tensors}, {c.name: c for c in constants}, nodes, first, outputs)
+    item = obj(value, "graph", ("input", "nodes", "outputs"))
+    reading = _Reading(data)
+    name, *size = array(item["input"], "graph input", 3, 3)
+    height, width = (integer(n, "graph input size", 1, limit.MAX_EDGE) for n in size)
+    reading.tensor(string(name, "graph input name"), "u8", (3, height, width), 1 / 255, "graph input")
+    for i, entry in enumerate(array(item["nodes"], "nodes", 1, limit.MAX_ITEMS)):
+        reading.node(entry, f"node {i}")
+    end = align(reading.end)
+    need(len(data) == end, f"the data section has {len(data)} bytes, its constants need {end}")
+    need(not any(data[reading.end :]), "the bytes after the last constant must be zero")
+    outputs = tuple(reading.index(i, "graph output") for i in array(item["outputs"], "graph outputs", 1, limit.MAX_ITEMS))
+    return Graph({t.name: t for t in reading.tensors}, reading.constants, tuple(reading.nodes), name, outputs)
 
 
 def _decode(value: Any, graph: Graph) -> Decode:
     item = obj(value, "decode", ("kind", "iou", "levels"))
-    names, levels = list(graph.tensors), []
+    tensors, levels = list(graph.tensors.values()), []
     for i, entry in enumerate(array(item["levels"], "decode levels", 1, limit.MAX_LEVELS)):
         where = f"decode level {i}"
-        level = obj(entry, where, ("stride", "distance", "logit"))
-        stride = integer(level["stride"], f"{where} stride", limit.MIN_STRIDE, limit.MAX_STRIDE)
-        maps = [names[integer(level[key], f"{where} {key}", 0, len(names) - 1)] for key in ("distance", "logit")]
-        levels.append(Level(stride, *maps))
+        pair = [tensors[integer(index, where, 0, len(tensors) - 1)] for index in array(entry, where, 2, 2)]
+        stride = graph.tensors[graph.input].shape[1] // pair[0].shape[1]  # exactly: `validate` sees to it
+        levels.append(Level(stride, pair[0].name, pair[1].name))
     return Decode(tuple(levels), real(item["iou"], "decode iou"), string(item["kind"], "decode kind"))
 
 

@@ -1,14 +1,14 @@
-"""Strict JSON: UTF-8, no duplicate keys, no NaN, bounded numbers and nesting; and typed access with a path in every fault."""
+"""Strict JSON: UTF-8, no duplicate keys, no NaN, bounded numbers, nesting and size; typed access with a path in every fault."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from mpqyolo.core.errors import FileFormatError
-from mpqyolo.format.layout import MAX_NESTING
+from mpqyolo.format.layout import MAX_NESTING, MAX_VALUES
 
 MAX_INTEGER = 2**63 - 1
 
@@ -40,8 +40,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_json(value: Any, where: str, depth: int = 1) -> None:
-    """Refuses nesting beyond MAX_NESTING levels (value itself is level `depth`), lone surrogates, and what JSON cannot hold."""
-    level = [value]
+    """Refuses more than MAX_NESTING levels (value itself is level `depth`) or MAX_VALUES values, and what JSON cannot hold."""
+    level, count = [value], 1
     while level:
         below: list[Any] = []
         for item in level:
@@ -49,6 +49,9 @@ def check_json(value: Any, where: str, depth: int = 1) -> None:
                 if depth > MAX_NESTING:
                     raise FileFormatError(f"{where}: nesting is deeper than {MAX_NESTING}")
                 below.extend(item.values() if isinstance(item, dict) else item)
+                count += len(item)
+                if count > MAX_VALUES:
+                    raise FileFormatError(f"{where}: more than {MAX_VALUES} values")
                 if isinstance(item, dict):
                     below.extend(item)
                     if not all(isinstance(key, str) for key in item):
@@ -83,15 +86,15 @@ def parse(data: bytes) -> Any:
     return value
 
 
-def obj(value: Any, where: str, keys: Iterable[str], more: bool = False) -> dict[str, Any]:
-    """An object with exactly these keys (or with others too, if `more`)."""
+def obj(value: Any, where: str, keys: Collection[str], optional: Collection[str] = (), more: bool = False) -> dict[str, Any]:
+    """An object with these keys, perhaps the optional ones, and no others unless `more`."""
     if not isinstance(value, dict):
         raise FileFormatError(f"{where} must be an object")
     for key in keys:
         if key not in value:
             raise FileFormatError(f"{where} lacks the key '{key}'")
     for key in value:
-        if not more and key not in keys:
+        if not more and key not in keys and key not in optional:
             raise FileFormatError(f"{where} has the unknown key {key[:40]!r}")
     return value
 

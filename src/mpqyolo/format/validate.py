@@ -13,7 +13,7 @@ from mpqyolo.core.errors import FileFormatError
 from mpqyolo.format import layout as limit
 from mpqyolo.format.strict import check_json
 from mpqyolo.graph.ir import CONSTANT_NUMPY_TYPE, CONSTANT_TYPES, TENSOR_TYPES, Constant, Graph, Model, Tensor
-from mpqyolo.graph.ops import MAX_WEIGHT, GraphError, infer_node
+from mpqyolo.graph.ops import MAX_WEIGHT, GraphError, fixed_scale, infer_node
 
 
 def need(ok: bool, fault: str) -> None:
@@ -46,11 +46,19 @@ def check_constant_shape(shape: Sequence[int], where: str) -> None:
     need(math.prod(shape) <= limit.MAX_ELEMENTS, f"{where}: shape {list(shape)} has more than 2^28 elements")
 
 
+def s16_fraction(scale: float) -> int | None:
+    """f of the scale 2^-f, if it is one that an s16 map can have."""
+    return next((f for f in range(limit.MAX_FRACTION + 1) if scale == 2.0**-f), None)
+
+
 def _check_tensor(tensor: Tensor) -> None:
     where = f"tensor '{tensor.name}'"
+    check_name(tensor.name, "tensor")
     need(tensor.dtype in TENSOR_TYPES, f"{where}: unknown dtype {str(tensor.dtype)[:40]!r}")
     check_tensor_shape(tensor.shape, where)
     need(math.isfinite(tensor.scale) and tensor.scale > 0, f"{where}: scale {tensor.scale} must be a number above 0")
+    power = tensor.dtype != "s16" or s16_fraction(tensor.scale) is not None
+    need(power, f"{where}: scale {tensor.scale} must be 2^-f, f in 0..{limit.MAX_FRACTION}")
 
 
 def _check_constant(constant: Constant) -> None:
@@ -73,7 +81,6 @@ def _check_constant(constant: Constant) -> None:
 def _check_mapping(items: Mapping[str, Any], kind: str) -> None:
     need(len(items) <= limit.MAX_ITEMS, f"{len(items)} {kind}s, at most {limit.MAX_ITEMS}")
     for key, item in items.items():
-        check_name(item.name, kind)
         need(key == item.name, f"{kind} '{item.name}' is listed as {key!r}")
 
 
@@ -90,6 +97,7 @@ def validate_graph(graph: Graph) -> None:
     need(graph.input in graph.tensors, f"the graph's input '{graph.input}' is not a tensor")
     first = graph.tensors[graph.input]
     need(first.dtype == "u8" and first.shape[0] == 3, f"the graph's input '{first.name}' must be u8 with 3 channels")
+    need(first.scale == 1 / 255, f"the graph's input '{first.name}' has scale {first.scale}, must be 1/255")
     written, names = {graph.input}, set[str]()
     read, used = set[str](), set[str]()
     for node in graph.nodes:
@@ -102,6 +110,8 @@ def validate_graph(graph: Graph) -> None:
             need(name in written, f"{where}: reads tensor '{name}' before it is written")
         for role, name in node.constants.items():
             need(name in graph.constants, f"{where}: constant '{name}' does not exist")
+            need(name not in used, f"{where}: constant '{name}' belongs to another node or role")
+            used.add(name)
             if role in ("multiplier", "slope", "gain"):
                 values = graph.constants[name].values
                 need(int(values.min()) > -32768, f"{where}: constant '{name}' ({role}) holds -32768")
@@ -109,15 +119,19 @@ def validate_graph(graph: Graph) -> None:
             types = infer_node(graph, node)
         except GraphError as fault:
             raise FileFormatError(str(fault)) from None
+        # Names and scales that are not in the file must be what its reader makes of them.
+        named = node.op == "conv" or node.outputs == (node.name,)
+        need(named, f"{where}: its output '{node.outputs[0]}' must be named like it; only a conv names its outputs")
         for name, (dtype, shape) in zip(node.outputs, types, strict=True):
             need(name in graph.tensors, f"{where}: output '{name}' is not a tensor")
             need(name not in written, f"{where}: tensor '{name}' is written twice")
             tensor = graph.tensors[name]
             same = tensor.dtype == dtype and tuple(tensor.shape) == tuple(shape)
             need(same, f"{where}: tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, must be {dtype} {list(shape)}")
+            scale = fixed_scale(node.op, dtype, graph.tensors[node.inputs[0]])
+            need(scale in (None, tensor.scale), f"{where}: tensor '{name}' has scale {tensor.scale}, must have {scale}")
             written.add(name)
         read.update(node.inputs)
-        used.update(node.constants.values())
 
     outputs = set(graph.outputs)
     need(len(outputs) == len(graph.outputs) > 0, "the graph's outputs are none or name a tensor twice")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpqyolo.graph.ir import CONSTANT_NUMPY_TYPE, Constant, Graph, Node, Tensor
-from mpqyolo.graph.ops import infer
+from mpqyolo.graph.ops import fixed_scale, infer
 
 
 class Builder:
@@ -29,20 +29,21 @@ class Builder:
         scales: Mapping[str, float] | None = None,
         **attributes: Any,
     ) -> tuple[str, ...]:
-        """Appends a node and returns the names of its outputs: `name`, or `name.dtype` where it writes several.
+        """Appends a node and returns the names of its outputs: the first is `name`, others are `name.dtype`.
 
-        constants: role -> (dtype, values), stored as `name.role`. scales: real value of one code by output dtype; without it the
-        first input's scale, for the operators that only move codes. Raises GraphError if the node breaks a rule.
+        constants: role -> (dtype, values), named `name.role`. scales: real value of one code by output dtype, of operators that
+        have scales of their own; without it the first input's. Raises GraphError if the node breaks a rule.
         """
         mine = {}
         for role, (dtype, values) in (constants or {}).items():
             mine[role] = Constant(f"{name}.{role}", dtype, np.ascontiguousarray(values, CONSTANT_NUMPY_TYPE[dtype]))
         types = tuple(attributes.get("outputs", ("",)))
-        outputs = tuple(f"{name}.{dtype}" for dtype in types) if len(types) > 1 else (name,)
+        outputs = (name, *(f"{name}.{dtype}" for dtype in types[1:]))
         node = Node(op, name, tuple(inputs), outputs, {role: c.name for role, c in mine.items()}, attributes)
         read = [self.tensors[t] for t in inputs]
         for output, (dtype, shape) in zip(outputs, infer(node, read, mine), strict=True):
-            scale = 1.0 if dtype == "b1" else (scales or {}).get(dtype, read[0].scale)
+            fixed = fixed_scale(op, dtype, read[0])
+            scale = (scales or {}).get(dtype, read[0].scale) if fixed is None else fixed
             self.tensors[output] = Tensor(output, dtype, shape, scale)
         self.constants.update({c.name: c for c in mine.values()})
         self.nodes.append(node)

@@ -30,7 +30,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Constant:
-    """Numbers that belong to a node. `values` is int8 (w1: -1/+1, w4, w8) or int16 (i16); weights are (O, kh, kw, C)."""
+    """Numbers that belong to one node. `values` is int8 (w1: -1/+1, w4, w8) or int16 (i16); weights are (O, kh, kw, C).
+
+    A file holds no names of constants: the reader calls them `node.role`.
+    """
 
     name: str
     dtype: str

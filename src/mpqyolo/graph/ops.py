@@ -44,6 +44,12 @@ class OpSpec:
     optional: tuple[str, ...] = ()
     attributes: Mapping[str, Range] = field(default_factory=dict)
     has_outputs: bool = False  # attribute "outputs", the list of the dtypes it writes
+    has_scale: bool = False  # its u4 and s16 outputs have scales of their own, else they have the first input's
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles of its constants, in the order in which a file holds them."""
+        return (*self.required, *self.optional)
 
 
 def _need(ok: bool, node: Node, fault: str) -> None:
@@ -51,30 +57,31 @@ def _need(ok: bool, node: Node, fault: str) -> None:
         raise GraphError(f"node '{node.name}' ({node.op}): {fault}")
 
 
-def _per_channel(node: Node, constants: Mapping[str, Constant], role: str, channels: int) -> None:
-    constant = constants.get(role)
-    if constant is not None:
-        _need(constant.dtype == "i16", node, f"constant '{role}' is {constant.dtype}, must be i16")
-        shape = list(constant.values.shape)
-        _need(shape == [channels], node, f"constant '{role}' has shape {shape}, must be [{channels}]")
+def constant_shape(role: str, node: Node, inputs: Sequence[Tensor], channels: int) -> tuple[int, ...]:
+    """The shape of a node's constant: weights are (O, kh, kw, C), all else is one number a channel. channels: of the outputs."""
+    if role == "weight":
+        return (channels, node.attributes["kernel"], node.attributes["kernel"], inputs[0].shape[0])
+    return (inputs[1].shape[0] if role == "gain" else channels,)
+
+
+def fixed_scale(op: str, dtype: str, first: Tensor) -> float | None:
+    """The scale that an output of this dtype must have, `first` being the first input; None where it has one of its own."""
+    if dtype == "b1":
+        return 1.0
+    return None if OPS[op].has_scale else first.scale
+
+
+def _check_constants(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant], channels: int) -> None:
+    for role, constant in constants.items():
+        types = tuple(MAX_WEIGHT) if role == "weight" else ("i16",)
+        wanted = "w1, w4 or w8" if role == "weight" else "i16"
+        _need(constant.dtype in types, node, f"constant '{role}' is {constant.dtype}, must be {wanted}")
+        found, right = list(constant.values.shape), list(constant_shape(role, node, inputs, channels))
+        _need(found == right, node, f"constant '{role}' has shape {found}, must be {right}")
 
 
 def _conv(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
-    x, weight, at = inputs[0], constants["weight"], node.attributes
-    channels, height, width = x.shape
-    k, stride, pad = at["kernel"], at["stride"], at["pad"]
-    _need(weight.dtype in MAX_WEIGHT, node, f"constant 'weight' is {weight.dtype}, must be w1, w4 or w8")
-    shape = list(weight.values.shape)
-    _need(len(shape) == 4 and shape[1:] == [k, k, channels], node, f"weight has shape {shape}, must be [O, {k}, {k}, {channels}]")
-    _need(pad < k, node, f"pad {pad} must be less than kernel {k}")
-    reach = channels * k * k * MAX_WEIGHT[weight.dtype] * MAX_CODE[x.dtype]
-    _need(reach < 2**31, node, f"the sum can reach {reach}, must stay below 2^31")
-    _need(min(height, width) + 2 * pad >= k, node, f"kernel {k} does not fit into {height}x{width} with pad {pad}")
-    out = (shape[0], (height + 2 * pad - k) // stride + 1, (width + 2 * pad - k) // stride + 1)
-    for role in ("multiplier", "bias", "slope", "post", "threshold"):
-        _per_channel(node, constants, role, out[0])
-
-    outputs = at["outputs"]
+    weight, at, outputs = constants["weight"], node.attributes, node.attributes["outputs"]
     for name, there, where in (
         ("threshold", "threshold" in constants, "b1" in outputs),
         ("fraction", "fraction" in at, "u4" in outputs),
@@ -82,26 +89,33 @@ def _conv(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant
     ):
         reason = "a residual" if name == "residual_last" else "a b1 output" if name == "threshold" else "a u4 output"
         _need(there == where, node, f"'{name}' is there exactly with {reason}")
-    if len(inputs) == 2:
-        r = inputs[1]
+    _need(len(inputs) == 2 or "gain" not in constants, node, "'gain' needs a residual")
+    for r in inputs[1:]:
         _need(r.dtype == "s16", node, f"the residual '{r.name}' is {r.dtype}, must be s16")
+    count = weight.values.shape[0] if weight.values.ndim else 0
+    _check_constants(node, inputs, constants, count)
+
+    channels, height, width = inputs[0].shape
+    k, stride, pad = at["kernel"], at["stride"], at["pad"]
+    _need(pad < k, node, f"pad {pad} must be less than kernel {k}")
+    reach = channels * k * k * MAX_WEIGHT[weight.dtype] * MAX_CODE[inputs[0].dtype]
+    _need(reach < 2**31, node, f"the sum can reach {reach}, must stay below 2^31")
+    _need(min(height, width) + 2 * pad >= k, node, f"kernel {k} does not fit into {height}x{width} with pad {pad}")
+    out = (count, (height + 2 * pad - k) // stride + 1, (width + 2 * pad - k) // stride + 1)
+    for r in inputs[1:]:
         _need(r.shape[1:] == out[1:], node, f"the residual has size {list(r.shape[1:])}, must be {list(out[1:])}")
-        small, large = sorted((r.shape[0], out[0]))
-        _need(large % small == 0, node, f"{r.shape[0]} residual channels and {out[0]} outputs do not divide each other")
-        _per_channel(node, constants, "gain", r.shape[0])
-    else:
-        _need("gain" not in constants, node, "'gain' needs a residual")
+        small, large = sorted((r.shape[0], count))
+        _need(large % small == 0, node, f"{r.shape[0]} residual channels and {count} outputs do not divide each other")
     return tuple((dtype, out) for dtype in outputs)
 
 
 def _threshold(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
-    _per_channel(node, constants, "threshold", inputs[0].shape[0])
+    _check_constants(node, inputs, constants, inputs[0].shape[0])
     return (("b1", inputs[0].shape),)
 
 
 def _requantise(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
-    for role in ("multiplier", "bias"):
-        _per_channel(node, constants, role, inputs[0].shape[0])
+    _check_constants(node, inputs, constants, inputs[0].shape[0])
     return (("u4", inputs[0].shape),)
 
 
@@ -150,10 +164,17 @@ OPS: dict[str, OpSpec] = {
                 "residual_last": Range(0, 1, optional=True),
             },
             has_outputs=True,
+            has_scale=True,
         ),
         OpSpec("threshold", 2, ("s16",), _threshold, required=("threshold",)),
         OpSpec(
-            "requantise", 3, ("s16", "u8"), _requantise, required=("multiplier", "bias"), attributes={"fraction": Range(0, 14)}
+            "requantise",
+            3,
+            ("s16", "u8"),
+            _requantise,
+            required=("multiplier", "bias"),
+            attributes={"fraction": Range(0, 14)},
+            has_scale=True,
         ),
         OpSpec("avgpool2", 4, ("s16",), _avgpool2),
         OpSpec("maxpool", 5, ("u4", "s16", "b1"), _same, attributes={"kernel": Range(1, 13, odd=True)}),
