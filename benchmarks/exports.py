@@ -45,6 +45,7 @@ def mpqy(folder: Path, family: str, size: str, edge: int) -> Path:
 def network(name: str, size: str, decoded: bool = False) -> Any:
     """name: yolov5-relu, yolov5-silu (its own anchor head), mpq-float, paper-float.  Raw maps, or with the decoding of boxes."""
     import torch
+
     from mpqyolo.detector.yolov5 import YOLOv5
     from mpqyolo.evaluate.predictors import random_network
 
@@ -78,7 +79,9 @@ def onnx_float(folder: Path, name: str, size: str, edge: int, decoded: bool = Fa
         import torch
 
         image = torch.zeros(1, 3, edge, edge)
-        torch.onnx.export(network(name, size, decoded), (image,), str(path), dynamo=False, opset_version=17, input_names=["image"])
+        torch.onnx.export(
+            network(name, size, decoded), (image,), str(path), dynamo=False, opset_version=17, input_names=["image"]
+        )
 
     return made(folder / f"{name}-{size}-{edge}{'-decoded' if decoded else ''}.onnx", make)
 

@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import exports
+import numpy as np
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -106,7 +105,9 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
     for group in options.only:
         size, edge = group.split("-")[0], int(group.split("-")[1])
         for family in ("mpq", "paper"):
-            add(group, f"engine {family}", "engine", lambda f=family: exports.mpqy(work, f, size, edge), edge)
+            packed = lambda f=family: exports.mpqy(work, f, size, edge)  # noqa: E731
+            add(group, f"engine {family}", "engine", packed, edge)
+            add(group, f"engine {family} avx2", "engine", packed, edge, MPQ_ISA="avx2")
         floats = ["yolov5-relu"] if options.quick else ["yolov5-relu", "yolov5-silu", "mpq-float", "paper-float"]
         for net in floats:
             add(group, f"ort fp32 {net}", "ort", lambda n=net: exports.onnx_float(work, n, size, edge), edge)
@@ -200,8 +201,8 @@ def machine() -> dict[str, Any]:
     return {
         "class": f"{platform.machine()} with {', '.join(wide) or 'no AVX2'}, {os.cpu_count()} cores",
         "flags": wide,
-        "note": "Our engine uses AVX2 only. ONNX Runtime and ncnn take AVX-512 and VNNI where they are, and cannot be told not to; "
-        "OpenVINO is given both ways ('avx2': oneDNN limited by ONEDNN_MAX_CPU_ISA=AVX2; its other kernels are not)."
+        "note": "ONNX Runtime and ncnn take AVX-512 and VNNI where they are, and cannot be told not to; our engine and OpenVINO are given "
+        "both ways ('avx2': MPQ_ISA=avx2; oneDNN limited by ONEDNN_MAX_CPU_ISA=AVX2, OpenVINO's other kernels are not)."
         if {"avx512f", "avx512_vnni", "avx_vnni"} & flags
         else "No VNNI: all contestants have the same instructions.",
         "python": platform.python_version(),

@@ -31,8 +31,9 @@ double peak(const char* kernel) {
   const struct {
     const char* name;
     double macs;
-  } peaks[] = {{"conv_w1b1_avx2", 384}, {"conv_w4u4_winograd_avx2", 144}, {"conv_wxu4_avx2", 64}, {"conv_wxu8_avx2", 32},
-                {"conv_w4u4_winograd_avx512", 144}, {"conv_wx_avx512", 64}};
+  } peaks[] = {{"conv_w1b1_avx2", 384}, {"conv_w4u4_winograd_avx2", 144},   {"conv_wxu4_avx2", 64},
+               {"conv_wxu8_avx2", 32},  {"conv_w4u4_winograd_avx512", 144}, {"conv_wx_avx512", 64},
+               {"conv_wxu8_avx512", 48}};
   for (const auto& p : peaks)
     if (std::strcmp(p.name, kernel) == 0) return p.macs;
   return 0;

@@ -102,6 +102,14 @@ class Problem {
       }
     }
   }
+  // Two rows at a time, the way that a pooled convolution is called.
+  void run_in_rows(const ConvKernel& kernel) {
+    ConvCall part = call_;
+    for (part.begin = 0; part.begin < call_.end; part.begin += 2 * conv_.out_pitch) {
+      part.end = std::min(call_.end, part.begin + 2 * conv_.out_pitch);
+      kernel.run(conv_, part);
+    }
+  }
   void clear() {
     for (Buffer* b : {&s16_, &b1_, &u4_}) std::memset(b->data(), 0, b->size());
   }

@@ -11,6 +11,7 @@ namespace mpq {
 namespace {
 
 constexpr size_t kMaxArena = size_t{4} << 30;
+constexpr int kBand = 1 << 16;  // bytes of half a band of rows: all of it stays in L2
 
 // Which part of which map a map is: concat inputs lie inside the concat's output where alignment allows, so that
 // concat moves nothing.
@@ -28,6 +29,9 @@ class Planner {
     choose_slices();
     lay_out();
     for (const Node& node : model.nodes) add_step(node);
+    if (reuse_) fuse_pools();
+    for (const StepPlan& step : plan.steps)
+      plan.scratch_bytes = std::max(plan.scratch_bytes, round_up<size_t>(step.scratch_bytes, kAlign));
     place();
   }
   Plan plan;
@@ -168,8 +172,39 @@ class Planner {
     } else if (node.op == Op::maxpool) {
       step.scratch_bytes = maxpool_scratch(plan.views[node.inputs[0]]);
     }
-    plan.scratch_bytes = std::max(plan.scratch_bytes, round_up<size_t>(step.scratch_bytes, kAlign));
     plan.steps.push_back(step);
+  }
+
+  // The step that alone reads a tensor, or -1.
+  int only_reader(int tensor) const {
+    int reader = -1, count = 0;
+    for (int n = 0; n < steps(); n++)
+      for (const int i : model_.nodes[n].inputs)
+        if (i == tensor) reader = n, count++;
+    const bool output = std::find(model_.outputs.begin(), model_.outputs.end(), tensor) != model_.outputs.end();
+    return count == 1 && !output ? reader : -1;
+  }
+
+  // The stem's stream is the largest map of a detector; where a pool alone reads it, it is pooled before it leaves the cache.
+  // Of 1-bit layers (deeper, so smaller maps, and a tile of positions is no row) this was measured to cost more than it saves.
+  void fuse_pools() {
+    for (StepPlan& step : plan.steps) {
+      if (step.conv < 0) continue;
+      ConvPlan& conv = plan.convs[step.conv];
+      if (conv.conv.out_u4 || conv.conv.input == DType::b1) continue;
+      for (const int tensor : step.node->outputs) {
+        const int pool = types_[tensor].type == DType::s16 && slices_[tensor].root == tensor ? only_reader(tensor) : -1;
+        if (pool < 0 || model_.nodes[pool].op != Op::avgpool2) continue;
+        conv.pool = pool;
+        plan.steps[pool].done = true;
+        const int pitch = conv.conv.out_pitch, row_bytes = pitch * conv.conv.out_channels * static_cast<int>(sizeof(int16_t));
+        conv.band_rows = std::min(std::max(kBand / row_bytes, 1) * 2, round_up(conv.conv.height, 2));
+        conv.band_plane = round_up(conv.band_rows * pitch + kPlanarRoom, kPlanarRoom);
+        conv.band_offset = round_up<size_t>(step.scratch_bytes, kAlign);
+        step.scratch_bytes = conv.band_offset + static_cast<size_t>(conv.band_plane) * conv.conv.out_channels * sizeof(int16_t);
+        sizes_[tensor] = 0;
+      }
+    }
   }
 
   ConvPlan plan_conv(const Node& node) {
@@ -236,6 +271,8 @@ class Planner {
     for (int n = 0; n < steps(); n++) {
       for (const int i : model_.nodes[n].inputs) touch(i, n);
       for (const int i : model_.nodes[n].outputs) touch(i, n);
+      const int conv = plan.steps[n].conv;
+      if (conv >= 0 && plan.convs[conv].pool >= 0) touch(model_.nodes[plan.convs[conv].pool].outputs[0], n);
     }
     for (const int i : model_.outputs) touch(i, steps());
     if (!reuse_)

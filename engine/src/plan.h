@@ -20,11 +20,17 @@ struct ConvPlan {
   ptrdiff_t phase_plane = 0;
   size_t phase_offset = 0;  // in the arena
   size_t prepared_offset = 0, prepared_bytes = 0;
+  // A convolution whose s16 output an average pool alone reads: bands of rows go through scratch, [channels][band_plane].
+  int pool = -1;  // step of that pool, which then has nothing to do
+  int band_rows = 0;
+  ptrdiff_t band_plane = 0;
+  size_t band_offset = 0;  // in a thread's scratch, behind the kernel's
 };
 
 struct StepPlan {
   const Node* node = nullptr;
   int conv = -1;             // index into Plan::convs
+  bool done = false;         // a convolution before it does its work
   size_t scratch_bytes = 0;  // of each thread
 };
 

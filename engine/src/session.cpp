@@ -63,6 +63,7 @@ void Session::execute() {
 }
 
 void Session::execute(const StepPlan& step) {
+  if (step.done) return;
   const Node& node = *step.node;
   const View &in = plan_.views[node.inputs[0]], &out = plan_.views[node.outputs[0]];
   switch (node.op) {
@@ -72,8 +73,9 @@ void Session::execute(const StepPlan& step) {
       int count = 0;
       for (const int i : node.outputs) outputs[count++] = plan_.views[i];
       const View* residual = node.inputs.size() > 1 ? &plan_.views[node.inputs[1]] : nullptr;
+      const View* pooled = conv.pool >= 0 ? &plan_.views[model_->nodes[conv.pool].outputs[0]] : nullptr;
       run_conv(conv, prepared_.get() + conv.prepared_offset, arena_.get() + conv.phase_offset, in, residual, outputs, count,
-               tools_);
+               pooled, tools_);
       break;
     }
     case Op::threshold: run_threshold(in, model_->i16(node, Role::threshold), out, tools_); break;

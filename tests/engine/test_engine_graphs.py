@@ -17,6 +17,7 @@ from mpqyolo.runtime._abi import Placement, call
 from mpqyolo.runtime._load import library
 from mpqyolo.runtime.session import Model, Session
 
+ISAS = ("serial", "avx2", "avx512")
 SIZES = (None, (32, 64), (72, 24), (8, 8))
 
 
@@ -34,7 +35,8 @@ def test_every_tensor_equals_the_reference(seed: int):
     model = random_model(rng, size=SIZES[seed % len(SIZES)])
     image = random_image(rng, model.graph)
     right, engine = run(model.graph, image), Model(dumps(model))
-    for isa in ("serial", "avx2"):
+    best = ISAS.index(Session(engine).info.isa)
+    for isa in ISAS[: best + 1]:
         for threads in (1, 2, 3):
             check(Session(engine, threads=threads, keep_tensors=True, isa=isa), image, right, right)
             check(Session(engine, threads=threads, isa=isa), image, right, model.graph.outputs)

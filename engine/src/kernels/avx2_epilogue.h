@@ -153,6 +153,42 @@ inline void store_planar(const Conv& conv, const ConvCall& call, const Place& to
   }
 }
 
+// A tile that reaches beyond a call's end writes into positions that may be another call's: then the outputs go aside first, and
+// what belongs to this call is copied.
+struct Aside {
+  alignas(32) int16_t s16[4 * kTile];
+  alignas(32) uint8_t b1[kTile];
+
+  Place place(const Place& to) { return {to.s16 ? s16 : nullptr, kTile, to.b1 ? b1 : nullptr}; }
+  void copy(const Place& to, int count, int n) const {
+    for (int j = 0; to.s16 && j < count; j++)
+      std::memcpy(to.s16 + j * to.s16_plane, s16 + j * kTile, static_cast<size_t>(n) * sizeof(int16_t));
+    if (to.b1 && count > 0) std::memcpy(to.b1, b1, static_cast<size_t>(n));
+  }
+};
+
+// store_planar of which only the first n positions are written to planar outputs.  Seldom called, and never to be inlined.
+template <int F>
+__attribute__((noinline)) void store_aside(const Conv& conv, const ConvCall& call, int n, const Scale& scale, const int16_t* tile,
+                                           int first, int p, int codes) {
+  const Place to = place(call, first, p);
+  Aside aside;
+  store_planar<F>(conv, call, aside.place(to), scale, tile, first, p, codes);
+  aside.copy(to, std::min(4, conv.out_channels - first), n);
+}
+
+template <int F>
+inline void store_within(const Conv& conv, const ConvCall& call, int n, const Scale& scale, const int16_t* tile, int first, int p,
+                         int codes) {
+  if (n < kTile) return store_aside<F>(conv, call, n, scale, tile, first, p, codes);
+  store_planar<F>(conv, call, place(call, first, p), scale, tile, first, p, codes);
+}
+
+// How many planar positions from p on a call may write: its own, and where the map ends the room behind it.
+inline int within(const Conv& conv, const ConvCall& call, int p) {
+  return (call.end < conv.positions() ? call.end : round_up(call.end, kPlanarRoom)) - p;
+}
+
 // Where the channels of a call end: a u4 output has its pixels filled up with zeros to a multiple of 16.
 inline int last_quad(const ConvCall& call) { return call.u4 ? round_up(call.channel_end, 16) : call.channel_end; }
 

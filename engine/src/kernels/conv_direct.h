@@ -96,7 +96,7 @@ struct DirectKernel {
     alignas(32) int16_t tile[kTile * kChannels], planes[kTile * kChannels];
     for (int begin = call.begin; begin < call.end; begin += kStrip) {
       const int end = std::min(call.end, begin + kStrip);
-      pixel_offsets(conv, begin, round_up(end, kTile), offset);
+      pixel_offsets(conv, begin, begin + round_up(end - begin, kTile), offset);
       for (int o = call.channel_begin; o < call.channel_end; o += kChannels) {
         const uint8_t* w = call.weights + kAlign + o / kChannels * bytes;
         const PixelEpilogue epilogue(conv, o);
@@ -113,7 +113,7 @@ struct DirectKernel {
             transpose(tile, planes);
             const int last = std::min(o + kChannels, last_quad(call));
             for (int q = o; q < last; q += 4) {
-              store_planar<F>(conv, call, place(call, q, p), {}, planes + (q - o) * kTile, q, p, codes);
+              store_within<F>(conv, call, within(conv, call, p), {}, planes + (q - o) * kTile, q, p, codes);
             }
           }
         }

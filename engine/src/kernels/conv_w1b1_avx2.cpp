@@ -108,8 +108,8 @@ inline void count(const uint8_t* in, const Places& at, const uint16_t* w, int16_
     end = std::min(at.units, begin + kWiden);
     V sum00 = zero, sum01 = zero, sum10 = zero, sum11 = zero, high00 = zero, high01 = zero, high10 = zero, high11 = zero;
     // Three look-ups of two pairs: at each place from0, from1, from2, by the tables at v[0], v[1] and so on.
-    const auto unit = [&](const uint8_t* from0, const uint8_t* from1, const uint8_t* from2, const uint16_t* v)
-                          __attribute__((always_inline)) {
+    const auto unit = [&](const uint8_t* from0, const uint8_t* from1, const uint8_t* from2,
+                          const uint16_t* v) __attribute__((always_inline)) {
       V i0 = load(from0), i1 = load(from0 + 32), t = table(v[0]);
       V x00 = _mm256_shuffle_epi8(t, i0), x01 = _mm256_shuffle_epi8(t, i1);
       t = table(v[1]);
@@ -198,7 +198,8 @@ struct Kernel {
       const int end = std::min(call.end, begin + strip);
       for (int q = call.channel_begin; q < channels; q += 4) {
         for (int p = begin; p < end; p += kTile) {
-          if (conv.residual_channels > 0) fetch(call.residual + (q % conv.residual_channels) * call.residual_plane + p, call.residual_plane);
+          if (conv.residual_channels > 0)
+            fetch(call.residual + (q % conv.residual_channels) * call.residual_plane + p, call.residual_plane);
           if (call.s16) fetch(call.s16 + q * call.s16_plane + p, call.s16_plane);
           if (q < conv.out_channels) count_tile(call.in + p, at, weights + static_cast<size_t>(q) / 4 * n * 6, tile);
           if (!(F & kCounts)) {
@@ -207,7 +208,7 @@ struct Kernel {
               store(t, narrow(_mm256_sub_epi16(_mm256_slli_epi16(load(t), 1), all), conv.shift));
             }
           }
-          store_planar<F>(conv, call, place(call, q, p), scale, tile, q, p, codes_of_tile(call, p));
+          store_within<F>(conv, call, within(conv, call, p), scale, tile, q, p, codes_of_tile(call, p));
         }
       }
     }

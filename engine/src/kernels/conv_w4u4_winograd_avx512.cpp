@@ -36,13 +36,13 @@ struct Multiply {
 
 extern const ConvKernel conv_w4u4_winograd_avx512;
 const ConvKernel conv_w4u4_winograd_avx512 = {"conv_w4u4_winograd_avx512",
-                                            Isa::avx512,
-                                            avx512::winograd::supports,
-                                            avx512::winograd::prepared_bytes,
-                                            avx512::winograd::prepare,
-                                            avx512::winograd::scratch_bytes,
-                                            avx512::winograd::granule,
-                                            16,
-                                            avx512::winograd::run_by_tiles<avx512::winograd::Multiply>};
+                                              Isa::avx512,
+                                              avx512::winograd::supports,
+                                              avx512::winograd::prepared_bytes,
+                                              avx512::winograd::prepare,
+                                              avx512::winograd::scratch_bytes,
+                                              avx512::winograd::granule,
+                                              16,
+                                              avx512::winograd::run_by_tiles<avx512::winograd::Multiply>};
 
 }  // namespace mpq

@@ -111,7 +111,7 @@ void run_by_tiles(const Conv& conv, const ConvCall& call) {
         const uint8_t* w = prepared + sizeof(Head) + static_cast<size_t>(place) * n * kStepBytes;
         for (int t = 0; t < tiles; t += kBlock) {
           Multiply::run(inputs + place * next_input + static_cast<size_t>(t) * row, row, w, n, head.stretch[place],
-                   sums + place * next_sum + static_cast<size_t>(t) * kChannels);
+                        sums + place * next_sum + static_cast<size_t>(t) * kChannels);
         }
       }
       V lift[4][2];

@@ -58,7 +58,10 @@ bool supports(const Conv& conv) {
 }  // namespace avx512
 
 extern const ConvKernel conv_wx_avx512;
-const ConvKernel conv_wx_avx512 = {"conv_wx_avx512",    Isa::avx512,        avx512::direct::supports, avx512::direct::prepared_bytes, avx512::direct::prepare,
-                                   avx512::direct::no_scratch, avx512::direct::by_tiles, 16,               avx512::direct::run};
+const ConvKernel conv_wx_avx512 = {"conv_wx_avx512",         Isa::avx512,
+                                   avx512::direct::supports, avx512::direct::prepared_bytes,
+                                   avx512::direct::prepare,  avx512::direct::no_scratch,
+                                   avx512::direct::by_tiles, 16,
+                                   avx512::direct::run};
 
 }  // namespace mpq

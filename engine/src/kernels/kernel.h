@@ -59,7 +59,9 @@ struct ConvCall {
   int u4_pixel = 0;
   const uint8_t* weights = nullptr;  // what prepare() wrote
   uint8_t* scratch = nullptr;        // scratch_bytes(), 64-byte aligned, of this thread
-  int begin = 0, end = 0;  // output positions (y * out_pitch + x): begin is a multiple of granule(), end too or positions()
+  // Output positions (y * out_pitch + x): begin is a multiple of granule(), end too or positions(). Without a u4 output both may
+  // be multiples of out_pitch, too, and then positions from `end` on are not written.
+  int begin = 0, end = 0;
   int channel_begin = 0, channel_end = 0;  // begin is a multiple of channel_granule, end too or out_channels
 };
 

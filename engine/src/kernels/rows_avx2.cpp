@@ -190,7 +190,7 @@ void widen3(const uint8_t* in, uint8_t* out, int n) {
 }  // namespace avx2
 
 extern const RowKernels rows_avx2;
-const RowKernels rows_avx2 = {"rows_avx2",  Isa::avx2,    avx2::avgpool2, avx2::threshold, avx2::requantise,
-                              avx2::recode4, avx2::split2, avx2::max_u8, avx2::resize3,  avx2::blend,     avx2::widen3};
+const RowKernels rows_avx2 = {"rows_avx2",  Isa::avx2,    avx2::avgpool2, avx2::threshold, avx2::requantise, avx2::recode4,
+                              avx2::split2, avx2::max_u8, avx2::resize3,  avx2::blend,     avx2::widen3};
 
 }  // namespace mpq

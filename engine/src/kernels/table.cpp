@@ -14,17 +14,22 @@ extern const ConvKernel conv_w1b1_avx2, conv_w4u4_winograd_avx2, conv_wxu4_avx2,
 extern const RowKernels rows_avx2;
 #endif
 #ifdef MPQ_HAS_AVX512
-extern const ConvKernel conv_w4u4_winograd_avx512, conv_wx_avx512;
+extern const ConvKernel conv_w4u4_winograd_avx512, conv_wxu8_avx512, conv_wx_avx512;
 #endif
 
 namespace {
 
 const ConvKernel* const kConv[] = {
 #ifdef MPQ_HAS_AVX512
-    &conv_w4u4_winograd_avx512, &conv_wx_avx512,
+    &conv_w4u4_winograd_avx512,
+    &conv_wxu8_avx512,
+    &conv_wx_avx512,
 #endif
 #ifdef MPQ_HAS_AVX2
-    &conv_w1b1_avx2, &conv_w4u4_winograd_avx2, &conv_wxu4_avx2, &conv_wxu8_avx2,
+    &conv_w1b1_avx2,
+    &conv_w4u4_winograd_avx2,
+    &conv_wxu4_avx2,
+    &conv_wxu8_avx2,
 #endif
     &conv_serial,
 };

@@ -23,10 +23,32 @@ void split_plane(const ConvPlan& plan, const RowKernels& rows, const View& in, i
   }
 }
 
+// A band of rows at a time into scratch, and from there, while it lies in a cache, the average of its 2x2 pixels.
+void run_pooled(const ConvPlan& plan, const ConvCall& call, const View& pooled, const Tools& tools) {
+  const Conv& conv = plan.conv;
+  const int bands = (conv.height + plan.band_rows - 1) / plan.band_rows;
+  tools.pool.run(bands, [&](int band, int thread) {
+    ConvCall mine = call;
+    const int first = band * plan.band_rows, last = std::min(first + plan.band_rows, conv.height);
+    mine.scratch = tools.scratch_of(thread);
+    auto* const rows = reinterpret_cast<int16_t*>(mine.scratch + plan.band_offset);
+    mine.begin = first * conv.out_pitch, mine.end = last * conv.out_pitch;
+    mine.channel_begin = 0, mine.channel_end = conv.out_channels;
+    mine.s16 = rows - mine.begin, mine.s16_plane = plan.band_plane;
+    plan.kernel->run(conv, mine);
+    for (int c = 0; c < conv.out_channels; c++) {
+      for (int y = first; y < last; y += 2) {
+        const int16_t* top = mine.s16 + c * plan.band_plane + ptrdiff_t{y} * conv.out_pitch;
+        tools.rows.avgpool2(top, top + conv.out_pitch, pooled.s16(c) + ptrdiff_t{y / 2} * pooled.pitch, pooled.width);
+      }
+    }
+  });
+}
+
 }  // namespace
 
 void run_conv(const ConvPlan& plan, const uint8_t* prepared, uint8_t* phases, const View& in, const View* residual,
-              const View* outputs, int output_count, const Tools& tools) {
+              const View* outputs, int output_count, const View* pooled, const Tools& tools) {
   const Conv& conv = plan.conv;
   const ConvKernel& kernel = *plan.kernel;
   ConvCall call;
@@ -42,9 +64,15 @@ void run_conv(const ConvPlan& plan, const uint8_t* prepared, uint8_t* phases, co
   if (residual) call.residual = residual->s16(), call.residual_plane = residual->plane;
   for (int i = 0; i < output_count; i++) {
     const View& out = outputs[i];
-    if (out.type == DType::s16) call.s16 = out.s16(), call.s16_plane = out.plane;
+    if (out.type == DType::s16 && !pooled) call.s16 = out.s16(), call.s16_plane = out.plane;
     if (out.type == DType::b1) call.b1 = out.data, call.b1_plane = out.plane;
     if (out.type == DType::u4) call.u4 = out.data, call.u4_pixel = out.pixel;
+  }
+
+  if (pooled) {
+    run_pooled(plan, call, *pooled, tools);
+    for (int i = 0; i < output_count; i++) clear_border(outputs[i]);
+    return;
   }
 
   // Ranges of positions first, because weights are then read once a thread; channels too where a map is small.

@@ -17,8 +17,9 @@ struct Tools {
   uint8_t* scratch_of(int thread) const { return scratch + scratch_bytes * static_cast<size_t>(thread); }
 };
 
+// pooled: if the plan says so, the map that takes the 2x2 averages of the s16 output, which itself is never stored.
 void run_conv(const ConvPlan& plan, const uint8_t* prepared, uint8_t* phases, const View& in, const View* residual,
-              const View* outputs, int output_count, const Tools& tools);
+              const View* outputs, int output_count, const View* pooled, const Tools& tools);
 void run_threshold(const View& in, const int16_t* threshold, const View& out, const Tools& tools);
 void run_requantise(const View& in, const int16_t* multiplier, const int16_t* bias, int fraction, const View& out,
                     const Tools& tools);
