@@ -10,8 +10,10 @@
 //
 // Bound: 2 registers of positions x 2 pairs, 3 look-ups each, are 12 vpshufb, 16 additions and 4 shifts: 3072 multiplications
 // in 32 operations.  At 4 operations a cycle that is 8 cycles, 384 a cycle; vpshufb and shifts share 2 of the 4 ports, 8
-// cycles too.  Measured on Zen 4: 12 cycles in this loop, 65 %, since additions take turns on the ports that vpshufb needs;
-// a whole 3x3 of 64 and more channels reaches 52 to 59 %, with residual and slope 46 to 55 %.
+// cycles too.  Measured on Zen 4: 10 cycles in this loop for 3x3, whatever the order of its operations, loads or none: one in
+// five additions takes a turn on a port that vpshufb needs.  (Shifts by vpmulhuw on the other ports, four registers of positions
+// by one pair, and tables laid out before were all slower or no faster.)  A whole 3x3 reaches 56 % with 64 channels, 62 % with
+// 128 where only bits come out, and 51 to 57 % with stream, residual and slope.
 #include "avx2_epilogue.h"
 
 namespace mpq {
