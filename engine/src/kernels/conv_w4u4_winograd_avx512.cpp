@@ -1,7 +1,7 @@
 // Winograd's F(2x2, 3x3) in exact integers (conv_w4u4_winograd_avx2.cpp derives it), the products by vpdpbusd.
 //
-// Bound: 6 tiles x 16 channels are 12 vpdpbusd (2 a cycle) for 384 products: 64 products and 144 multiplications a cycle.  Measured on
-// Zen 4: 75 % with 128 channels.
+// Bound: 6 tiles x 16 channels are 12 vpdpbusd (2 a cycle) for 384 products: 64 products and 144 multiplications a cycle.
+// Measured on Zen 4: 75 % with 128 channels.
 #define MPQ_ISA_SPACE avx512
 #include "conv_winograd.h"
 
