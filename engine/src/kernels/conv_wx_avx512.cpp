@@ -3,8 +3,8 @@
 // The same layouts as conv_wxu4_avx2.cpp and the same answers; what takes two instructions there and cares for 16 bits takes one
 // here that cannot overflow.  Pixels are bytes like codes, so this is the stem's kernel, too.
 //
-// Bound: 12 pixels x 16 channels are 24 vpdpbusd (2 a cycle) for 768 multiplications: 12 cycles, 64 a cycle, beside 14 loads.  Measured on Zen 4:
-// 78 % for 1x1 of 128 and more channels, 85 % for 3x3 with stride 2.
+// Bound: 12 pixels x 16 channels are 24 vpdpbusd (2 a cycle) for 768 multiplications: 12 cycles, 64 a cycle, beside 14 loads.
+// Measured on Zen 4: 78 % for 1x1 of 128 and more channels, 85 % for 3x3 with stride 2.
 #define MPQ_ISA_SPACE avx512
 #include "conv_direct.h"
 
