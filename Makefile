@@ -35,14 +35,14 @@ test-slow: $(VENV)/.dev $(VENV)/.engine ## the tests that take longer, too
 	@$(TOOLS) python -m pytest -m 'slow or not slow'
 
 lint: $(VENV)/.dev $(VENV)/.engine ## style, types, the arrow of imports
-	@$(TOOLS) ruff check src tests tools experiments
-	@$(TOOLS) ruff format --check --quiet src tests tools experiments
+	@$(TOOLS) ruff check src tests tools experiments benchmarks
+	@$(TOOLS) ruff format --check --quiet src tests tools experiments benchmarks
 	@$(TOOLS) mypy
 	@$(TOOLS) lint-imports
 
 format: $(VENV)/.dev ## put Python files into the one style
-	@$(TOOLS) ruff format src tests tools experiments
-	@$(TOOLS) ruff check --fix src tests tools experiments
+	@$(TOOLS) ruff format src tests tools experiments benchmarks
+	@$(TOOLS) ruff check --fix src tests tools experiments benchmarks
 
 clean: ## remove everything that make has made
 	rm -rf .venv .venv-ci $(DEPLOY) $(DEMO_OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -102,7 +102,7 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
         spec = {"runtime": runtime, "file": str(file), "edge": edge, "threads": options.threads}
         found.append(Contestant(group, name, spec, environment, size))
 
-    for group in options.only:
+    def of_group(group: str) -> None:
         size, edge = group.split("-")[0], int(group.split("-")[1])
         for family in ("mpq", "paper"):
             packed = lambda f=family: exports.mpqy(work, f, size, edge)  # noqa: E731
@@ -120,6 +120,9 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
                 add(group, f"openvino {word} {net}", "openvino", make, edge)
                 add(group, f"openvino {word} {net} avx2", "openvino", make, edge, **AVX2_ONLY)
             add(group, f"ncnn fp32 {net}", "ncnn", lambda n=net: exports.ncnn(work, n, size, edge), edge)
+
+    for group in options.only:
+        of_group(group)
     if options.peers:
         sys.path.insert(0, str(options.peers.parent))
         listed = __import__("peers")
@@ -201,8 +204,8 @@ def machine() -> dict[str, Any]:
     return {
         "class": f"{platform.machine()} with {', '.join(wide) or 'no AVX2'}, {os.cpu_count()} cores",
         "flags": wide,
-        "note": "ONNX Runtime and ncnn take AVX-512 and VNNI where they are, and cannot be told not to; our engine and OpenVINO are given "
-        "both ways ('avx2': MPQ_ISA=avx2; oneDNN limited by ONEDNN_MAX_CPU_ISA=AVX2, OpenVINO's other kernels are not)."
+        "note": "ONNX Runtime and ncnn take AVX-512 and VNNI where they are, and cannot be told not to; our engine and OpenVINO are "
+        "given both ways ('avx2': MPQ_ISA=avx2; oneDNN limited by ONEDNN_MAX_CPU_ISA=AVX2, OpenVINO's other kernels are not)."
         if {"avx512f", "avx512_vnni", "avx_vnni"} & flags
         else "No VNNI: all contestants have the same instructions.",
         "python": platform.python_version(),
@@ -221,7 +224,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         a, q = r["all"], r["quiet"]
         number = lambda x, f: f"{x:{f}}" if x is not None else "-"  # noqa: E731
         lines.append(
-            f"{r['group']:<18}{r['name']:<34}{a['median_ms']:>9.2f}{a['min_ms']:>9.2f}{number(q.get('median_ms'), '.2f'):>9}{q['n']:>5}"
+            f"{r['group']:<18}{r['name']:<34}{a['median_ms']:>9.2f}{a['min_ms']:>9.2f}"
+            f"{number(q.get('median_ms'), '.2f'):>9}{q['n']:>5}"
             f"{number(a.get('times_mpq_median'), '.2f'):>8}{number(a.get('times_paper_median'), '.2f'):>8}"
             f"{number(a.get('times_mpq_min'), '.2f'):>7}{r['peak_rss_bytes'] / 2**20:>9.1f}{r['file_bytes'] / 1e3:>10.1f}"
             f"{number(r['start_to_first_s'], '.2f'):>9}"
