@@ -111,8 +111,8 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
         floats = ["yolov5-relu"] if options.quick else ["yolov5-relu", "yolov5-silu", "mpq-float", "paper-float"]
         for net in floats:
             add(group, f"ort fp32 {net}", "ort", lambda n=net: exports.onnx_float(work, n, size, edge), edge)
+        photos = options.photos
         for net in floats[:2]:
-            photos = options.photos
             add(group, f"ort int8 {net}", "ort", lambda n=net: exports.onnx_int8(work, n, size, edge, photos), edge)
             for int8 in (False, True):
                 word = "int8" if int8 else "fp32"
@@ -204,8 +204,8 @@ def machine() -> dict[str, Any]:
     return {
         "class": f"{platform.machine()} with {', '.join(wide) or 'no AVX2'}, {os.cpu_count()} cores",
         "flags": wide,
-        "note": "ONNX Runtime and ncnn take AVX-512 and VNNI where they are, and cannot be told not to; our engine and OpenVINO are "
-        "given both ways ('avx2': MPQ_ISA=avx2; oneDNN limited by ONEDNN_MAX_CPU_ISA=AVX2, OpenVINO's other kernels are not)."
+        "note": "ONNX Runtime and ncnn take AVX-512 and VNNI where they are, and cannot be told not to; our engine and OpenVINO "
+        "are given both ways ('avx2': MPQ_ISA=avx2; oneDNN limited by ONEDNN_MAX_CPU_ISA=AVX2, OpenVINO's other kernels are not)."
         if {"avx512f", "avx512_vnni", "avx_vnni"} & flags
         else "No VNNI: all contestants have the same instructions.",
         "python": platform.python_version(),
