@@ -6,6 +6,8 @@ Every contestant is a process of its own (contestants.py); all of them sit on th
 a round, so that what the machine does besides hits all alike.  A sample counts as quiet when the sentinel beside it was
 within 12 % of its best and the sample was not interrupted; medians and minima are given for both states.
 Ratios are of medians over all rounds (interleaved), and of minima.
+
+With --isa avx2 every contestant, ours and theirs, finds an AVX2 machine without AVX-512, VNNI and AMX (only_avx2.c).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 QUIET = 1.12
-AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
+WIDE = ("avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 
 @dataclass
@@ -81,6 +83,23 @@ class Contestant:
             self.process = None
 
 
+def held_to_avx2(work: Path) -> dict[str, str]:
+    """The environment in which a process sees no more than AVX2.  Exits with a line where that cannot be had."""
+    if not set(WIDE) & cpu_flags():
+        return {}
+    library = work / "only_avx2.so"
+    work.mkdir(parents=True, exist_ok=True)
+    command = [os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC", str(HERE / "only_avx2.c"), "-o", str(library)]
+    if "cpuid_fault" not in cpu_flags() or subprocess.run(command, check=False).returncode:
+        raise SystemExit("--isa avx2: needs a C compiler, and a CPU whose /proc/cpuinfo lists cpuid_fault")
+    return {"LD_PRELOAD": str(library)}
+
+
+def cpu_flags() -> set[str]:
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return set(next((line for line in info.splitlines() if line.startswith("flags")), "").split())
+
+
 def bytes_of(*files: Path) -> int:
     return sum(f.stat().st_size for f in files)
 
@@ -88,8 +107,9 @@ def bytes_of(*files: Path) -> int:
 def contestants(options: argparse.Namespace) -> list[Contestant]:
     """All of them, their files made.  A runtime that is not installed is left out and said so."""
     work, found = options.work, []
+    environment = held_to_avx2(work) if options.isa == "avx2" else {}
 
-    def add(group: str, name: str, runtime: str, make: Any, edge: int, **environment: str) -> None:
+    def add(group: str, name: str, runtime: str, make: Any, edge: int) -> None:
         if options.contest and not any(word in name for word in options.contest):
             return
         try:
@@ -107,7 +127,6 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
         for family in ("mpq", "paper"):
             packed = lambda f=family: exports.mpqy(work, f, size, edge)  # noqa: E731
             add(group, f"engine {family}", "engine", packed, edge)
-            add(group, f"engine {family} avx2", "engine", packed, edge, MPQ_ISA="avx2")
         floats = ["yolov5-relu"] if options.quick else ["yolov5-relu", "yolov5-silu", "mpq-float", "paper-float"]
         for net in floats:
             add(group, f"ort fp32 {net}", "ort", lambda n=net: exports.onnx_float(work, n, size, edge), edge)
@@ -118,7 +137,6 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
                 word = "int8" if int8 else "fp32"
                 make = lambda n=net, q=int8: exports.openvino(work, n, size, edge, photos, q)  # noqa: E731
                 add(group, f"openvino {word} {net}", "openvino", make, edge)
-                add(group, f"openvino {word} {net} avx2", "openvino", make, edge, **AVX2_ONLY)
             add(group, f"ncnn fp32 {net}", "ncnn", lambda n=net: exports.ncnn(work, n, size, edge), edge)
 
     for group in options.only:
@@ -128,7 +146,8 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
         listed = __import__("peers")
         for name, (_, files) in listed.PEERS.items():
             spec = {"runtime": "peer", "file": f"{options.peers}:{name}", "edge": 0, "threads": options.threads}
-            found.append(Contestant("peers", name, spec, size_bytes=bytes_of(*(Path(listed.w(f)) for f in files))))
+            size = bytes_of(*(Path(listed.w(f)) for f in files))
+            found.append(Contestant("peers", name, spec, environment, size))
     if options.photo:
         found += [
             Contestant("pipeline " + c.group, c.name, c.spec | {"photo": str(options.photo)}, c.environment, c.size_bytes)
@@ -139,7 +158,7 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
             size, edge = group.split("-")[0], int(group.split("-")[1])
             file = exports.onnx_float(work, "yolov5-relu", size, edge, decoded=True)
             spec = {"runtime": "ort", "file": str(file), "edge": edge, "threads": options.threads, "photo": str(options.photo)}
-            found.append(Contestant("pipeline " + group, "ort fp32 yolov5-relu", spec, size_bytes=bytes_of(file)))
+            found.append(Contestant("pipeline " + group, "ort fp32 yolov5-relu", spec, environment, bytes_of(file)))
     return found
 
 
@@ -195,19 +214,13 @@ def add_ratios(rows: list[dict[str, Any]]) -> None:
                         row[state][f"times_{family}_{figure[:-3]}"] = row[state][figure] / ours[state][figure]
 
 
-def machine() -> dict[str, Any]:
-    words = ""
-    if Path("/proc/cpuinfo").exists():
-        words = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
-    flags = set(words.split())
-    wide = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if name in flags]
+def machine(isa: str) -> dict[str, Any]:
+    wide = [name for name in ("avx2", *WIDE) if name in cpu_flags()]
+    held = isa == "avx2" and len(wide) > 1
     return {
         "class": f"{platform.machine()} with {', '.join(wide) or 'no AVX2'}, {os.cpu_count()} cores",
-        "flags": wide,
-        "note": "ONNX Runtime and ncnn take AVX-512 and VNNI where they are, and cannot be told not to; our engine and OpenVINO "
-        "are given both ways ('avx2': MPQ_ISA=avx2; oneDNN limited by ONEDNN_MAX_CPU_ISA=AVX2, OpenVINO's other kernels are not)."
-        if {"avx512f", "avx512_vnni", "avx_vnni"} & flags
-        else "No VNNI: all contestants have the same instructions.",
+        "isa": "avx2" if held or wide == ["avx2"] else "best",
+        "note": "All contestants see AVX2 alone (only_avx2.c)." if held else "All contestants take what the CPU has.",
         "python": platform.python_version(),
     }
 
@@ -241,6 +254,7 @@ def main() -> None:
     parse.add_argument("--quick", action="store_true", help="ReLU networks only")
     parse.add_argument("--rounds", type=int, default=15)
     parse.add_argument("--starts", type=int, default=2, help="fresh processes that time the start")
+    parse.add_argument("--isa", choices=("best", "avx2"), default="best", help="avx2: for ours and theirs alike")
     parse.add_argument("--threads", type=int, default=1)
     parse.add_argument("--core", type=int, nargs="*", default=None, help="cores, as many as threads; default: the last ones")
     parse.add_argument("--photos", type=Path, help="folder of photos to calibrate int8 with")
@@ -258,7 +272,7 @@ def main() -> None:
     best = min((s["sentinel_us"] for c in everyone for s in c.samples), default=0.0)
     rows = [figures(c, best) for c in everyone]
     add_ratios(rows)
-    about = machine()
+    about = machine(options.isa)
     print(about["class"] + f"; {options.threads} thread(s)\n" + about["note"])
     print(table(rows))
     if options.json:
