@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,15 @@ def test_the_c_example_is_short_and_finds_what_python_finds(built: Path, example
     assert run_tool(built / "detect", model, photo, "0.1", MPQ_ISA="serial").stdout.splitlines() == lines
     done = run_tool(built / "detect", photo, photo)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "magic" in done.stderr
+
+
+def test_a_small_c_program_runs_s_at_640_in_24_mib(built: Path, tmp_path: Path):
+    from mpqyolo.cli.resolve import graph_model
+
+    write_model(graph_model("s", (640, 640))[0], tmp_path / "s.mpqy")
+    script = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+    done = run_tool(sys.executable, script, tmp_path / "s.mpqy", "--tool", built / "detect", "--most", "24")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("cpu, isa", [("Nehalem", "serial"), ("Haswell", "avx2")])
