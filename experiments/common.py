@@ -1,19 +1,21 @@
-"""What run.py and table.py share: the list of runs, and where data, weights and run folders lie."""
+"""What run.py and table.py share: the lists of runs and studies, and where data, weights and run folders lie."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An entry of runs.toml."""
+    """An entry of runs.toml, or one variant of a study in studies.toml (`role`: the variant's name)."""
 
     name: str
     data: str
@@ -22,13 +24,33 @@ class Experiment:
     recipe: str
     set: tuple[str, ...] = ()
     start: str = ""
+    study: str = ""
+
+    def folder(self, runs: Path, seed: int = 0) -> Path:
+        """Where its run with this seed lies."""
+        return runs / (self.name + (f"-seed{seed}" if seed else ""))
 
 
 def experiments() -> dict[str, Experiment]:
     """All entries of runs.toml by name."""
-    with (HERE / "runs.toml").open("rb") as file:
-        entries = tomllib.load(file)["run"]
-    return {entry["name"]: Experiment(**{**entry, "set": tuple(entry.get("set", ()))}) for entry in entries}
+    return {entry["name"]: Experiment(**entry | {"set": tuple(entry.get("set", ()))}) for entry in _read("runs.toml")["run"]}
+
+
+def studies() -> dict[str, Experiment]:
+    """All variants of all studies, by `STUDY.VARIANT`."""
+    return {chosen.name: chosen for name, study in _read("studies.toml").items() for chosen in _variants(name, study)}
+
+
+def _variants(name: str, study: dict[str, Any]) -> Iterator[Experiment]:
+    common = {key: study[key] for key in ("data", "model", "start") if key in study}
+    for variant, own in study["variants"].items():
+        recipe, *rest = own if own and "=" not in own[0] else (study["recipe"], *own)
+        yield Experiment(f"{name}.{variant}", **common, role=variant, recipe=recipe, set=(*study["set"], *rest), study=name)
+
+
+def _read(name: str) -> dict[str, Any]:
+    with (HERE / name).open("rb") as file:
+        return tomllib.load(file)
 
 
 def places(parser: argparse.ArgumentParser) -> None:

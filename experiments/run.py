@@ -1,11 +1,14 @@
-"""Start, or go on with, a run of runs.toml: python experiments/run.py NAME [--threads N] [--data-root DIR] [--runs DIR]."""
+"""Start, or go on with, a run of runs.toml or a variant of studies.toml (STUDY.VARIANT):
+
+python experiments/run.py NAME [--seed S] [--threads N] [--data-root DIR] [--runs DIR]
+"""
 
 from __future__ import annotations
 
 import argparse
 
 import torch
-from common import experiments, places
+from common import experiments, places, studies
 
 from mpqyolo.pack.folded import folded
 from mpqyolo.train.loop import train
@@ -13,8 +16,8 @@ from mpqyolo.train.recipe_file import RUN_FILE, load_recipe
 
 
 def main() -> None:
-    known = experiments()
-    parser = argparse.ArgumentParser(description=__doc__)
+    known = experiments() | studies()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=sorted(known))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
@@ -22,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     chosen = known[options.name]
-    out = options.runs / (chosen.name + (f"-seed{options.seed}" if options.seed else ""))
+    out = chosen.folder(options.runs, options.seed)
     if (out / RUN_FILE).is_file():
         train(None, out, resume=True, exact=folded)
         return

@@ -3,7 +3,8 @@
     python experiments/table.py [--data-root DIR] [--runs DIR] [--only NAME ...]
 
 Weights are chosen on val (the run's best.safetensors), figures are for val and test. A quantised run is packed (which proves it)
-and the packed file is judged by the engine. Entries of runs that are not there stay as docs/results.json has them.
+and the packed file is judged by the engine. Variants of studies.toml are judged on val alone, by their last epoch.
+Entries of runs that are not there stay as docs/results.json has them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Experiment, experiments, places
+from common import HERE, Experiment, experiments, places, studies
 
 from mpqyolo.cli.info import describe
 from mpqyolo.cli.resolve import open_predictor
@@ -37,6 +38,7 @@ SCORES = {  # keys of an entry, and their columns
     "packed_val_map50": "packed val",
     "packed_test_map50": "packed test",
 }
+SEEDS = 10  # seeds 0.. that a study may have
 FAMILIES = ("n", "s", "m", "paper-n", "paper-s", "paper-m")
 
 
@@ -88,6 +90,22 @@ def judge(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]:
     return entry
 
 
+def study_entry(chosen: Experiment, runs: Path) -> dict[str, Any] | None:
+    """What a study's variant reached on val after its last epoch, for each seed whose run is complete."""
+    val = {}
+    for seed in range(SEEDS):
+        run = chosen.folder(runs, seed)
+        if (run / BEST).is_file():
+            with (run / "results.csv").open() as file:
+                last = list(csv.DictReader(file))[-1]
+            if int(last["epoch"]) == run_recipe(run).epochs:
+                val[str(seed)] = round(float(last["map50"]), 4)
+    if not val:
+        return None
+    command = f"python experiments/run.py {chosen.name} --seed SEED"
+    return {"command": command, "recipe": chosen.recipe, "set": list(chosen.set), "val_map50": val}
+
+
 def costs() -> dict[str, Any]:
     """Bytes and operations of both families in all sizes, at 80 and 20 classes and 640 px."""
     table: dict[str, Any] = {}
@@ -133,6 +151,13 @@ def page(document: dict[str, Any]) -> str:
         lines += [run_row(f"{model} {role}", entry) for model, roles in models.items() for role, entry in roles.items()]
         images = next(iter(next(iter(models.values())).values()))
         lines += ["", f"val: {images['val_images']} photos, test: {images['test_images']} photos."]
+    for name, variants in document.get("studies", {}).items():
+        lines += ["", f"## Study: {name}", "", "| variant | val mAP50, mean | of each seed | differs by |", "|---" * 4 + "|"]
+        for variant, entry in variants.items():
+            values = list(entry["val_map50"].values())
+            own = [word for word in entry["set"] if any(word not in other["set"] for other in variants.values())]
+            words = ", ".join(f"`{word}`" for word in own) or f"recipe `{entry['recipe']}`"
+            lines.append(table_row([variant, percent(sum(values) / len(values)), ", ".join(map(percent, values)), words]))
     lines += ["", "## Size and operations", "", document["formula"], ""]
     lines += ["Ratios are against the float YOLOv5 of the same size and classes at 640 px."]
     lines += ["The paper prints 16.3 times fewer operations and 14.2 times smaller (which of its models is not public).", ""]
@@ -178,11 +203,14 @@ def main() -> None:
     file = DOCS / "results.json"
     document = json.loads(file.read_text()) if file.is_file() else {"results": {}}
     for name in options.only if options.only is not None else known:
-        chosen, run = known[name], options.runs / name
+        chosen, run = known[name], known[name].folder(options.runs)
         if (run / BEST).is_file():
             print(f"judging {name}")
             models = document["results"].setdefault(chosen.data, {})
             models.setdefault(chosen.model, {})[chosen.role] = judge(chosen, run, options.data_root)
+    for chosen in studies().values():
+        if entry := study_entry(chosen, options.runs):
+            document.setdefault("studies", {}).setdefault(chosen.study, {})[chosen.role] = entry
     document["costs"] = costs()
     document["formula"] = describe("n", 80)["formula"]
     document["about"] = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
