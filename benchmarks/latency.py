@@ -13,6 +13,7 @@ With --isa avx2 every contestant, ours and theirs, finds an AVX2 machine without
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -246,6 +247,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def words(arguments: list[str]) -> list[str]:
+    """Arguments to print: of paths, the last part alone."""
+    return [Path(word).name if "/" in word else word for word in arguments]
+
+
 def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--work", type=Path, default=ROOT / "build" / "contest", help="folder for model files")
@@ -276,7 +282,21 @@ def main() -> None:
     print(about["class"] + f"; {options.threads} thread(s)\n" + about["note"])
     print(table(rows))
     if options.json:
-        document = {"machine": about, "threads": options.threads, "sentinel_us": best, "quiet_within": QUIET, "rows": rows}
+        made = {
+            "command": " ".join(["python benchmarks/latency.py", *words(sys.argv[1:])]),
+            "date": datetime.date.today().isoformat(),
+        }
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        ).stdout
+        document = made | {
+            "commit": commit.strip(),
+            "machine": about,
+            "threads": options.threads,
+            "sentinel_us": best,
+            "quiet_within": QUIET,
+            "rows": rows,
+        }
         options.json.write_text(json.dumps(document, indent=1) + "\n")
 
 

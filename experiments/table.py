@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from common import HERE, Experiment, experiments, places, studies
+from speed import speed_lines
 
 from mpqyolo.cli.info import describe
 from mpqyolo.cli.resolve import open_predictor
@@ -158,6 +159,7 @@ def page(document: dict[str, Any]) -> str:
             own = [word for word in entry["set"] if any(word not in other["set"] for other in variants.values())]
             words = ", ".join(f"`{word}`" for word in own) or f"recipe `{entry['recipe']}`"
             lines.append(table_row([variant, percent(sum(values) / len(values)), ", ".join(map(percent, values)), words]))
+    lines += speed_lines(DOCS / "latency")
     lines += ["", "## Size and operations", "", document["formula"], ""]
     lines += ["Ratios are against the float YOLOv5 of the same size and classes at 640 px."]
     lines += ["The paper prints 16.3 times fewer operations and 14.2 times smaller (which of its models is not public).", ""]

@@ -1,0 +1,106 @@
+"""The speed section of docs/results.md, and its bar chart, from what benchmarks/latency.py --json wrote into docs/latency/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FLOAT, INT8 = "ort fp32 yolov5-relu", ("ort int8 yolov5-relu", "openvino int8 yolov5-relu")
+WANTED = {  # (group, family): times ONNX Runtime fp32, times the best int8
+    ("n-640", "paper"): (3.4, 2.2),
+    ("s-640", "paper"): (3.8, 2.2),
+    ("n-640", "mpq"): (6.0, 3.5),
+    ("s-640", "mpq"): (7.0, 4.0),
+}
+Rows = dict[str, dict[str, Any]]  # of one group, by name
+
+
+def groups(document: dict[str, Any]) -> dict[str, Rows]:
+    """The rows that gave figures, by group and name."""
+    found: dict[str, Rows] = {}
+    for row in document["rows"]:
+        if not row["fault"]:
+            found.setdefault(row["group"], {})[row["name"]] = row
+    return found
+
+
+def _ms(row: dict[str, Any]) -> float:
+    return float(row["all"]["median_ms"])
+
+
+def ratios(document: dict[str, Any]) -> list[str]:
+    """How many times faster than ONNX Runtime and than the best int8 on the float YOLOv5 of the same size, with ReLU."""
+    lines = ["| | ms | x ONNX Runtime fp32 | wanted | x best int8 | wanted |", "|---" * 6 + "|"]
+    for group, rows in groups(document).items():
+        int8 = [_ms(rows[name]) for name in INT8 if name in rows]
+        for family in ("mpq", "paper"):
+            ours = rows.get(f"engine {family}")
+            if ours and FLOAT in rows and int8:
+                cells = (f"{_ms(rows[FLOAT]) / _ms(ours):.2f}", f"{min(int8) / _ms(ours):.2f}")
+                wanted = WANTED.get((group, family), ("", ""))
+                lines.append(f"| {family} {group} | {_ms(ours):.2f} | {cells[0]} | {wanted[0]} | {cells[1]} | {wanted[1]} |")
+    return lines
+
+
+def everything(document: dict[str, Any]) -> list[str]:
+    """All contestants of all groups."""
+    lines = ["| group | contestant | median ms | min ms | x mpq | x paper | peak RSS MiB | file KB | start s |", "|---" * 9 + "|"]
+    for group, rows in groups(document).items():
+        for name, row in sorted(rows.items(), key=lambda item: _ms(item[1])):
+            times = [row["all"].get(f"times_{family}_median") for family in ("mpq", "paper")]
+            cells = [f"{t:.2f}" if t else "" for t in times]
+            start = f"{row['start_to_first_s']:.2f}" if row["start_to_first_s"] else ""
+            cells += [f"{row['peak_rss_bytes'] / 2**20:.0f}", f"{row['file_bytes'] / 1e3:,.0f}", start]
+            lines.append(f"| {group} | {name} | {_ms(row):.2f} | {row['all']['min_ms']:.2f} | {' | '.join(cells)} |")
+    return lines
+
+
+def heading(document: dict[str, Any]) -> str:
+    held = "every contestant held to AVX2" if document["machine"]["isa"] == "avx2" else "every contestant with all the CPU has"
+    return f"{held}, {document['threads']} thread{'s' if document['threads'] > 1 else ''}"
+
+
+def chart(document: dict[str, Any], path: Path) -> None:
+    """Bars of median milliseconds, one panel for each group that has an engine and a float contestant."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = [(group, rows) for group, rows in groups(document).items() if FLOAT in rows and "engine mpq" in rows]
+    figure, axes = pyplot.subplots(len(panels), 1, figsize=(8, 0.9 + 2.6 * len(panels)), squeeze=False, layout="constrained")
+    for axis, (group, rows) in zip(axes[:, 0], panels, strict=True):
+        shown = sorted((r for r in rows.values() if "silu" not in r["name"] and "-float" not in r["name"]), key=_ms, reverse=True)
+        names, times = [r["name"].removesuffix(" yolov5-relu") for r in shown], [_ms(r) for r in shown]
+        bars = axis.barh(names, times, color=["#1f6f4a" if name.startswith("engine") else "#b8bcc2" for name in names])
+        axis.bar_label(bars, [f"{t:.1f}" for t in times], padding=3, fontsize=8)
+        axis.set_title(group.replace("-", " at "), loc="left", fontsize=10)
+        axis.set_xlim(0, 1.1 * max(times))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    axes[-1, 0].set_xlabel(
+        "ms a photo, network only, median; engine: ours, others: float YOLOv5 of the same size (ReLU)", fontsize=8
+    )
+    figure.suptitle(heading(document), fontsize=10)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def speed_lines(folder: Path) -> list[str]:
+    """Lines of docs/results.md; draws latency/*.png beside the figures. None if nothing was measured."""
+    files = sorted(folder.glob("*.json"))
+    lines = (
+        ["", "## Speed", "", "Medians of samples that took turns on one core; random weights, 80 classes, network only."]
+        if files
+        else []
+    )
+    for file in files:
+        document = json.loads(file.read_text())
+        chart(document, file.with_suffix(".png"))
+        title = heading(document)
+        made = f"`{document['command']}` ({document['date']}, commit {document['commit']}, {document['machine']['class']})"
+        lines += ["", f"### {title[0].upper()}{title[1:]}", "", made, "", *ratios(document), ""]
+        lines += [f"![{title}](latency/{file.stem}.png)", "", "<details><summary>All contestants</summary>", ""]
+        lines += [*everything(document), "", "</details>"]
+    return lines
