@@ -1,34 +1,17 @@
-"""What the tests of the command line share: the built engine, a small data set, one trained run, its packed file."""
+"""What the tests of the command line share: a small data set, one trained run, its packed file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from cli_call import TINY, call
-from engine_build import build_engine
 from train_squares import make_squares
 
 
 @pytest.fixture(scope="session", autouse=True)
-def engine() -> Iterator[Path]:
-    library = build_engine() / "libmpqyolo.so"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MPQ_ENGINE", str(library))
-        patch.delenv("MPQ_ISA", raising=False)
-        patch.setenv("OMP_NUM_THREADS", "1")  # of commands in processes of their own
-        yield library
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are so small that a second thread only waits; and commands set torch's threads for the whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def use_engine(engine: Path) -> None:
+    """Every test here runs the engine just built."""
 
 
 @pytest.fixture(scope="session")

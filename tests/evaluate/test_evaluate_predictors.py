@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from engine_build import build_engine
 from onnx import TensorProto, helper, numpy_helper
 
 from mpqyolo.core.detections import Detections
@@ -97,13 +96,8 @@ def test_random_networks_are_always_the_same():
     assert all((one[name] == two[name]).all() for name in one)
 
 
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MPQ_ENGINE", str(build_engine() / "libmpqyolo.so"))
-
-
 @pytest.mark.parametrize("seed", range(3))
-def test_engine_and_reference_agree_at_every_tensor(seed: int, engine: None, tmp_path: Path):
+def test_engine_and_reference_agree_at_every_tensor(seed: int, engine: Path, tmp_path: Path):
     rng = np.random.default_rng(seed)
     write_model(random_model(rng, size=(32, 64)), tmp_path / "x.mpqy")
     verifier = Verifier(tmp_path / "x.mpqy")
@@ -112,7 +106,7 @@ def test_engine_and_reference_agree_at_every_tensor(seed: int, engine: None, tmp
     assert Verifier(tmp_path / "x.mpqy", (64, 32)).difference(photo, 0.5) is None
 
 
-def test_a_difference_is_found(engine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_difference_is_found(engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(5)
     model = random_model(rng, size=(32, 32))
     write_model(model, tmp_path / "x.mpqy")

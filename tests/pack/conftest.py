@@ -1,9 +1,7 @@
-"""What tests of packing share: the built engine, photos of squares, and small networks trained on them for some steps."""
+"""What tests of packing share: photos of squares, and small networks trained on them for some steps."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
-
-from engine_build import build_engine
 from train_squares import make_squares, tiny_recipe
 
 from mpqyolo.core.image import letterbox
@@ -40,24 +33,6 @@ class Trained(NamedTuple):
     model: nn.Module
     recipe: Recipe
     folder: Path
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Path]:
-    """The library that Python loads, which is the one just built."""
-    path = build_engine() / "libmpqyolo.so"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MPQ_ENGINE", str(path))
-        patch.delenv("MPQ_ISA", raising=False)
-        yield path
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
-"""The built engine, as in tests/engine, and a model to run."""
+"""What the tests of the runtime share: a model to run."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +11,10 @@ from mpqyolo.format.writer import dumps
 from mpqyolo.graph.ir import Model
 from mpqyolo.graph.sample import random_model
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
-
-from engine_build import build_engine
-
 
 @pytest.fixture(scope="session", autouse=True)
-def engine() -> Iterator[Path]:
-    """The library that Python loads, which is the one just built."""
-    path = build_engine() / "libmpqyolo.so"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MPQ_ENGINE", str(path))
-        patch.delenv("MPQ_ISA", raising=False)
-        from mpqyolo.runtime._load import library
-
-        library()
-        yield path
+def use_engine(engine: Path) -> None:
+    """Every test here runs the engine just built."""
 
 
 @pytest.fixture(scope="session")
