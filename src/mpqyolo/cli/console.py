@@ -49,6 +49,11 @@ def explain_missing(fault: ModuleNotFoundError) -> str:
     return f"this command needs the package {fault.name}: pip install 'mpqyolo[{extra}]'"
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names from an option, with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """`320` or `HEIGHTxWIDTH`, px, as (height, width). Raises ConfigError unless both are multiples of 32."""
     if text is None:

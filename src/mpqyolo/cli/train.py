@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from mpqyolo.cli.console import Json, emit, say
+from mpqyolo.cli.console import Json, emit, names, say
 from mpqyolo.cli.resolve import RANDOM
 from mpqyolo.core.errors import ConfigError
 
@@ -127,7 +127,7 @@ def _model_section(model: str | None, family: str | None, policy: str | None, cl
     if section.get("family") == "yolov5":
         section.setdefault("policy", "float")
     if classes is not None:
-        section["classes"] = tuple(name.strip() for name in classes.split(",") if name.strip())
+        section["classes"] = names(classes)
     return section
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from mpqyolo.cli.console import Json, Progress, emit, parse_size, say
+from mpqyolo.cli.console import Json, Progress, emit, names, parse_size, say
 from mpqyolo.cli.resolve import open_predictor
 
 _AS_TRAINED = "Of a run or checkpoint, score the network as it was trained, not the integers that its file would hold."
@@ -21,6 +21,7 @@ def val(
     *,
     data: Path,
     split: str = "val",
+    only: str | None = None,
     image_size: str | None = None,
     threads: int = 1,
     batch: int = 16,
@@ -41,6 +42,8 @@ def val(
         The data set: VOC, COCO or YOLO.
     split
         Which photos: train, val, test, or what the data set has.
+    only
+        Classes of the data that count, with commas between them; others become background. All if not given.
     image_size
         Side of the network's input in px, or HEIGHTxWIDTH; multiples of 32. As the model says if not given.
     threads
@@ -53,11 +56,11 @@ def val(
     from mpqyolo.data.formats import load
     from mpqyolo.evaluate import evaluate
 
-    dataset = load(data, split)
+    dataset = load(data, split, names(only) if only else None)
     predictor = open_predictor(model, parse_size(image_size), MIN_SCORE, threads, classes, iou, as_trained)
     find = predictor.over(dataset.classes)
     if missing := predictor.missing(dataset.classes):
-        say(f"the model cannot find, and scores 0 on: {', '.join(missing)}")
+        say(f"the model cannot find, and scores 0 on: {', '.join(missing)}; --only scores chosen classes")
     with Progress("evaluating", "photos") as progress:
         result = evaluate(find, dataset, batch, progress)
     size = list(predictor.image_size)
