@@ -180,8 +180,8 @@ int32_t mpq_letterbox(const uint8_t* photo, int32_t w, int32_t h, ptrdiff_t row_
   return guarded(
       [&] {
         mpq::need(image != nullptr && width > 0 && height > 0, "the image has no pixels");
-        const mpq::Placement at = mpq::letterbox(photo, w, h, row_stride, image, width, height, 3, 3 * ptrdiff_t{width},
-                                                 mpq::row_kernels(mpq::choose_isa(nullptr)));
+        const mpq::Placement at = mpq::Letterbox()(photo, w, h, row_stride, image, width, height, 3, 3 * ptrdiff_t{width},
+                                                   mpq::row_kernels(mpq::choose_isa(nullptr)));
         if (place) *place = to_c(at);
         return 0;
       },

@@ -45,7 +45,7 @@ void Session::run(const uint8_t* image) {
 Placement Session::run_photo(const uint8_t* photo, int w, int h, ptrdiff_t row_stride) {
   const View& in = input();
   const Placement at =
-      letterbox(photo, w, h, row_stride, in.data, in.width, in.height, in.pixel, ptrdiff_t{in.pitch} * in.pixel, tools_.rows);
+      letterbox_(photo, w, h, row_stride, in.data, in.width, in.height, in.pixel, ptrdiff_t{in.pitch} * in.pixel, tools_.rows);
   clear_border(in);
   execute();
   return at;

@@ -54,6 +54,7 @@ class Session {
   ThreadPool pool_;
   Memory arena_, prepared_;
   Tools tools_;
+  Letterbox letterbox_;
   std::vector<uint64_t> nanoseconds_;
 };
 

@@ -134,3 +134,13 @@ def test_senseless_options_are_refused_with_one_line(options: dict, fault: str):
     with pytest.raises(EngineError, match=fault) as caught:
         Session(model, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_one_session_takes_photos_of_any_sizes_in_any_order():
+    rng = np.random.default_rng(3)
+    model = Model(dumps(random_model(rng, size=(64, 64))))
+    photos = [rng.integers(0, 256, (*side, 3), np.uint8) for side in ((90, 120), (120, 90), (90, 33), (64, 64), (1, 700))]
+    session = Session(model)
+    for index in (0, 1, 0, 2, 3, 1, 4, 0):
+        found, fresh = session.detect(photos[index], 0.05), Session(model).detect(photos[index], 0.05)
+        assert np.array_equal(found.xyxy, fresh.xyxy) and np.array_equal(found.score, fresh.score)
