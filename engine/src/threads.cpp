@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include <cstdint>
+
 namespace mpq {
 namespace {
 
@@ -15,7 +17,7 @@ void pause() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(threads)) {
   try {
     for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { loop(i); });
   } catch (...) {
@@ -38,14 +40,22 @@ void ThreadPool::stop() {
 }
 
 void ThreadPool::drain(int thread) {
-  for (int job; (job = next_.fetch_add(1)) < jobs_;) call_(work_, job, thread);
+  const int threads = static_cast<int>(shares_.size());
+  for (int i = 0; i < threads; i++) {
+    Share& share = shares_[static_cast<size_t>((thread + i) % threads)];
+    for (int job; (job = share.next.fetch_add(1)) < share.end;) call_(work_, job, thread);
+  }
 }
 
 void ThreadPool::dispatch(int jobs, Call call, const void* work) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    jobs_ = jobs, call_ = call, work_ = work;
-    next_ = 0;
+    call_ = call, work_ = work;
+    const int64_t threads = static_cast<int64_t>(shares_.size());
+    for (int64_t i = 0; i < threads; i++) {
+      shares_[static_cast<size_t>(i)].next = static_cast<int>(jobs * i / threads);
+      shares_[static_cast<size_t>(i)].end = static_cast<int>(jobs * (i + 1) / threads);
+    }
     busy_ = static_cast<int>(workers_.size());
     round_++;
   }

@@ -1,4 +1,6 @@
 // A pool of threads that lives as long as its session. Work is given out by number, so results never depend on who does what.
+// Each thread begins with its own share of the numbers, the same part of every map, so that what it reads is mostly what it wrote
+// and still lies in its own caches; who has done his share takes from the others'.
 #pragma once
 
 #include <atomic>
@@ -29,6 +31,10 @@ class ThreadPool {
 
  private:
   using Call = void (*)(const void*, int, int);
+  struct alignas(64) Share {
+    std::atomic<int> next{0};
+    int end = 0;
+  };
   void dispatch(int jobs, Call call, const void* work);
   void drain(int thread);
   void loop(int thread);
@@ -37,9 +43,9 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_, done_;
+  std::vector<Share> shares_;  // one a thread
   std::atomic<unsigned> round_{0};
-  std::atomic<int> next_{0}, busy_{0};
-  int jobs_ = 0;
+  std::atomic<int> busy_{0};
   Call call_ = nullptr;
   const void* work_ = nullptr;
   bool stop_ = false;
