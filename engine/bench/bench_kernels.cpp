@@ -45,9 +45,10 @@ double peak(const char* kernel) {
   const struct {
     const char* name;
     double four, three;
-  } peaks[] = {{"conv_w1b1_avx2", 384, 288}, {"conv_w4u4_winograd_avx2", 144, 108},   {"conv_wxu4_avx2", 64, 48},
-               {"conv_wxu8_avx2", 32, 24},   {"conv_w4u4_winograd_avx512", 144, 144}, {"conv_wx_avx512", 64, 64},
-               {"conv_wxu8_avx512", 48, 48}};
+  } peaks[] = {{"conv_w1b1_avx2", 384, 288}, {"conv_w4u4_winograd_avx2", 144, 108},    {"conv_wxu4_avx2", 64, 48},
+               {"conv_wxu8_avx2", 32, 24},   {"conv_w4u4_winograd_avx512", 144, 144},  {"conv_wx_avx512", 64, 64},
+               {"conv_wxu8_avx512", 48, 48}, {"conv_w4u4_winograd_avxvnni", 144, 144}, {"conv_wx_avxvnni", 64, 64},
+               {"conv_wxu8_avxvnni", 48, 48}};
   for (const auto& p : peaks)
     if (std::strcmp(p.name, kernel) == 0) return three_ports() ? p.three : p.four;
   return 0;
@@ -82,7 +83,7 @@ void add(std::vector<Sample>& samples, const Shape& s, const char* outputs, cons
     const ConvKernel& kernel = *conv_kernel_at(i);
     auto problem = std::make_unique<Problem>(s, 1);
     const bool slow = kernel.isa == Isa::serial && best_isa() != Isa::serial && std::strcmp(filter, "serial") != 0;
-    if (kernel.isa > best_isa() || slow || !kernel.supports(problem->conv())) continue;
+    if (!has_isa(kernel.isa) || slow || !kernel.supports(problem->conv())) continue;
     if (!std::strstr((std::string(text) + kernel.name).c_str(), filter)) continue;
     problem->prepare(kernel);
     problem->run(kernel);

@@ -31,7 +31,7 @@ typedef struct mpq_options {
   int32_t height, width; /* of the network's input, multiples of the largest stride; default: as in the file */
   int32_t threads;       /* 1..64, default 1 */
   int32_t keep_tensors;  /* not 0: no memory is reused, so that mpq_session_tensor reads every tensor */
-  const char* isa;       /* "serial", "avx2", "avx512"; default: environment variable MPQ_ISA, else the best that the CPU has */
+  const char* isa;       /* "serial", "avx2", "avxvnni", "avx512"; default: environment variable MPQ_ISA, else the best that the CPU has */
 } mpq_options;
 
 typedef struct mpq_model_info {

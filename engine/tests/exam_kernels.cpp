@@ -87,7 +87,7 @@ int exam(int count, uint32_t seed) {
     Problem problem(shape, random());
     for (int i = 0; conv_kernel_at(i); i++) {
       const ConvKernel& kernel = *conv_kernel_at(i);
-      if (kernel.isa > best_isa() || !kernel.supports(problem.conv())) continue;
+      if (!has_isa(kernel.isa) || !kernel.supports(problem.conv())) continue;
       met[static_cast<size_t>(i)]++;
       if (same(problem, kernel, random)) continue;
       std::printf("%s differs from serial, or writes where it may not: %s\n", kernel.name, text(shape).c_str());

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpqyolo.core.errors import EngineError
+from mpqyolo.format.writer import dumps
 from mpqyolo.graph.build import Builder
 from mpqyolo.graph.ir import Decode, Level, Model
 from mpqyolo.graph.ops import MAX_WEIGHT
+from mpqyolo.graph.sample import random_model
+from mpqyolo.runtime.session import Model as EngineModel
+from mpqyolo.runtime.session import Session
 
 SCALES = {"u4": 1 / 8, "s16": 2.0**-8}
 BITS = {"stem": [8, 8], "backbone": [1, 1], "neck": [4, 4], "predict": [8, 4]}
+
+
+def isas_here() -> list[str]:
+    """The instruction sets that this CPU has, the best last."""
+    model, found = EngineModel(dumps(random_model(np.random.default_rng(0)))), []
+    for isa in ("serial", "avx2", "avxvnni", "avx512"):
+        with contextlib.suppress(EngineError):
+            found.append(Session(model, isa=isa).info.isa)
+    return found
 
 
 class Case(NamedTuple):

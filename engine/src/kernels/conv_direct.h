@@ -1,5 +1,5 @@
 // The direct convolution of pixels whose channels lie side by side, but for its inner loop: that is the instruction set's, in
-// conv_wxu4_avx2.cpp and conv_wx_avx512.cpp.
+// conv_wxu4_avx2.cpp and conv_wx_vnni.cpp.
 #pragma once
 
 #include "avx2_codes.h"

@@ -1,5 +1,5 @@
 // A convolution of pixels, by strips: what a row of taps reads is laid out once, [unit][64 positions], and then serves all output
-// channels.  What a unit is, and how it is multiplied, is the instruction set's (conv_wxu8_avx2.cpp, conv_wxu8_avx512.cpp):
+// channels.  What a unit is, and how it is multiplied, is the instruction set's (conv_wxu8_avx2.cpp, conv_wxu8_vnni.cpp):
 //   Way::row_units(conv)                       units of a row of taps
 //   Way::lay_out(conv, row, wide, to)          of up to 64 positions of one row of taps: to[unit][64 positions], 8 a register
 //   Way::multiply_add(sum, x, w)               8 positions

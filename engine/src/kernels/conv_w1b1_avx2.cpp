@@ -13,9 +13,9 @@
 // cycles too.  Measured on Zen 4: 10 cycles in this loop for 3x3, whatever the order of its operations, loads or none: one in
 // five additions takes a turn on a port that vpshufb needs.  (Shifts by vpmulhuw on the other ports, four registers of positions
 // by one pair, and tables laid out before were all slower or no faster.)  A whole 3x3 reaches 56 % with 64 channels, 62 % with
-// 128 where only bits come out, and 51 to 57 % with stream, residual and slope.  Intel's cores have 3 such ports, all 32 operations
-// fit them, so the bound is 10.7 cycles, 288 a cycle; measured on Sapphire Rapids: 73 to 78 %, and 60 to 74 % with stream, residual
-// and slope.
+// 128 where only bits come out, and 51 to 57 % with stream, residual and slope.  Intel's cores have 3 such ports, all 32
+// operations fit them, so the bound is 10.7 cycles, 288 a cycle; measured on Sapphire Rapids: 73 to 78 %, and 60 to 74 % with
+// stream, residual and slope.
 #include "avx2_epilogue.h"
 
 namespace mpq {

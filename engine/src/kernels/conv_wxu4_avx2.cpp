@@ -82,7 +82,10 @@ bool supports(const Conv& conv) { return conv.input == DType::u4 && fits(conv); 
 }  // namespace avx2
 
 extern const ConvKernel conv_wxu4_avx2;
-const ConvKernel conv_wxu4_avx2 = {
-    "conv_wxu4_avx2", Isa::avx2, avx2::direct::supports, avx2::direct::prepared_bytes, avx2::direct::prepare, avx2::direct::no_scratch, avx2::direct::by_tiles, 16, avx2::direct::run};
+const ConvKernel conv_wxu4_avx2 = {"conv_wxu4_avx2",       Isa::avx2,
+                                   avx2::direct::supports, avx2::direct::prepared_bytes,
+                                   avx2::direct::prepare,  avx2::direct::no_scratch,
+                                   avx2::direct::by_tiles, 16,
+                                   avx2::direct::run};
 
 }  // namespace mpq

@@ -9,7 +9,10 @@
 
 namespace mpq {
 
-enum class Isa : uint8_t { serial, avx2, avx512 };  // ascending: a session with avx2 may run serial kernels too
+enum class Isa : uint8_t { serial, avx2, avxvnni, avx512 };
+
+// Whether a session with an instruction set may run a kernel: its own and those below, but AVX-512 does not hold AVX-VNNI.
+inline bool allows(Isa session, Isa kernel) { return kernel == session || (kernel < session && kernel != Isa::avxvnni); }
 
 // One convolution: everything known when a session is made. Constants are views into the model file.
 struct Conv {
@@ -107,7 +110,8 @@ struct RowKernels {
 };
 
 // table.cpp
-Isa best_isa();  // what this CPU and its operating system can run
+bool has_isa(Isa isa);  // whether this CPU and its operating system can run it
+Isa best_isa();
 const char* isa_name(Isa);
 // The first entry that fits; the serial one always does. Environment variable MPQ_KERNEL names an entry that comes before
 // all others where it fits: the exams force each kernel so, and a person can take one kernel's part out of a sum.

@@ -13,6 +13,9 @@ extern const RowKernels rows_serial;
 extern const ConvKernel conv_w1b1_avx2, conv_w4u4_winograd_avx2, conv_wxu4_avx2, conv_wxu8_avx2;
 extern const RowKernels rows_avx2;
 #endif
+#ifdef MPQ_HAS_AVXVNNI
+extern const ConvKernel conv_w4u4_winograd_avxvnni, conv_wxu8_avxvnni, conv_wx_avxvnni;
+#endif
 #ifdef MPQ_HAS_AVX512
 extern const ConvKernel conv_w4u4_winograd_avx512, conv_wxu8_avx512, conv_wx_avx512;
 #endif
@@ -24,6 +27,11 @@ const ConvKernel* const kConv[] = {
     &conv_w4u4_winograd_avx512,
     &conv_wxu8_avx512,
     &conv_wx_avx512,
+#endif
+#ifdef MPQ_HAS_AVXVNNI
+    &conv_w4u4_winograd_avxvnni,
+    &conv_wxu8_avxvnni,
+    &conv_wx_avxvnni,
 #endif
 #ifdef MPQ_HAS_AVX2
     &conv_w1b1_avx2,
@@ -48,7 +56,7 @@ const ConvKernel& conv_kernel(const Conv& conv, Isa isa) {
   for (const bool any : {false, true})
     for (const ConvKernel* kernel : kConv) {
       const bool named = wanted != nullptr && std::strcmp(wanted, kernel->name) == 0;
-      if ((any || named) && kernel->isa <= isa && kernel->supports(conv)) return *kernel;
+      if ((any || named) && allows(isa, kernel->isa) && kernel->supports(conv)) return *kernel;
     }
   return conv_serial;
 }
@@ -57,7 +65,7 @@ const ConvKernel* conv_kernel_at(int i) { return i >= 0 && i < static_cast<int>(
 
 const RowKernels& row_kernels(Isa isa) {
   for (const RowKernels* rows : kRows)
-    if (rows->isa <= isa) return *rows;
+    if (allows(isa, rows->isa)) return *rows;
   return rows_serial;
 }
 

@@ -47,7 +47,7 @@ def bench(
     seconds
         How long to measure, at least.
     isa
-        Kernels to use: serial, avx2, avx512; the best that the CPU has if not given.
+        Kernels to use: serial, avx2, avxvnni, avx512; the best that the CPU has if not given.
     """
     document = measure(model, parse_size(image_size), threads, classes, policy, seconds, isa)
     if json:

@@ -2,11 +2,11 @@
 //
 // Bound: 6 tiles x 16 channels are 12 vpdpbusd (2 a cycle) for 384 products: 64 products and 144 multiplications a cycle.
 // Measured on Zen 4: 75 % with 128 channels.
-#define MPQ_ISA_SPACE avx512
 #include "conv_winograd.h"
+#include "vnni.h"
 
 namespace mpq {
-namespace avx512 {
+namespace MPQ_ISA_SPACE {
 namespace winograd {
 namespace {
 
@@ -22,8 +22,8 @@ struct Multiply {
         int32_t four;
         std::memcpy(&four, x + static_cast<ptrdiff_t>(i) * row + 4 * s, 4);
         const V d = _mm256_set1_epi32(four);
-        sum[i][0] = _mm256_dpbusd_epi32(sum[i][0], d, w0);
-        sum[i][1] = _mm256_dpbusd_epi32(sum[i][1], d, w1);
+        sum[i][0] = dpbusd(sum[i][0], d, w0);
+        sum[i][1] = dpbusd(sum[i][1], d, w1);
       }
     }
 #pragma GCC unroll 6
@@ -33,17 +33,18 @@ struct Multiply {
 
 }  // namespace
 }  // namespace winograd
-}  // namespace avx512
+}  // namespace MPQ_ISA_SPACE
 
-extern const ConvKernel conv_w4u4_winograd_avx512;
-const ConvKernel conv_w4u4_winograd_avx512 = {"conv_w4u4_winograd_avx512",
-                                              Isa::avx512,
-                                              avx512::winograd::supports,
-                                              avx512::winograd::prepared_bytes,
-                                              avx512::winograd::prepare,
-                                              avx512::winograd::scratch_bytes,
-                                              avx512::winograd::granule,
-                                              16,
-                                              avx512::winograd::run_by_tiles<avx512::winograd::Multiply>};
+namespace kernel = MPQ_ISA_SPACE::winograd;
+extern const ConvKernel MPQ_KERNEL(conv_w4u4_winograd);
+const ConvKernel MPQ_KERNEL(conv_w4u4_winograd) = {MPQ_KERNEL_NAME(conv_w4u4_winograd),
+                                                   MPQ_ISA_SPACE::kIsa,
+                                                   kernel::supports,
+                                                   kernel::prepared_bytes,
+                                                   kernel::prepare,
+                                                   kernel::scratch_bytes,
+                                                   kernel::granule,
+                                                   16,
+                                                   kernel::run_by_tiles<kernel::Multiply>};
 
 }  // namespace mpq

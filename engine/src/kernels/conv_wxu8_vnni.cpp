@@ -1,11 +1,11 @@
 // The stem by vpdpbusd: a pixel of 4 bytes times 4 weights, added to 32 bits.  Strips as in conv_wxu8_avx2.cpp.
 //
 // Bound: 4 channels x 16 positions are 8 vpdpbusd a tap (2 a cycle) for 192 multiplications of 3 channels: 4 cycles, 48 a cycle.
-#define MPQ_ISA_SPACE avx512
 #include "conv_strips.h"
+#include "vnni.h"
 
 namespace mpq {
-namespace avx512 {
+namespace MPQ_ISA_SPACE {
 namespace strips {
 namespace {
 
@@ -17,7 +17,7 @@ struct Way {
       for (int x = 0; x < conv.kernel; x++) to[x * (kTile / 8)] = pixels(row + x * kPixel, conv.stride);
   }
 
-  static V multiply_add(V sum, V x, V w) { return _mm256_dpbusd_epi32(sum, x, w); }
+  static V multiply_add(V sum, V x, V w) { return dpbusd(sum, x, w); }
 
   static int32_t weight(const Conv& conv, const uint8_t* weights, int o, int y, int x) {
     int8_t four[4];
@@ -35,13 +35,13 @@ constexpr auto kRun = specialisations<Kernel>(std::make_integer_sequence<int, kF
 void run(const Conv& conv, const ConvCall& call) { kRun[static_cast<size_t>(epilogue_flags(conv))](conv, call); }
 
 constexpr ConvKernel kKernel = {
-    "conv_wxu8_avx512", Isa::avx512, supports, prepared_bytes<Way>, prepare<Way>, scratch_bytes<Way>, granule, 16, run};
+    MPQ_KERNEL_NAME(conv_wxu8), kIsa, supports, prepared_bytes<Way>, prepare<Way>, scratch_bytes<Way>, granule, 16, run};
 
 }  // namespace
 }  // namespace strips
-}  // namespace avx512
+}  // namespace MPQ_ISA_SPACE
 
-extern const ConvKernel conv_wxu8_avx512;
-const ConvKernel conv_wxu8_avx512 = avx512::strips::kKernel;
+extern const ConvKernel MPQ_KERNEL(conv_wxu8);
+const ConvKernel MPQ_KERNEL(conv_wxu8) = MPQ_ISA_SPACE::strips::kKernel;
 
 }  // namespace mpq
