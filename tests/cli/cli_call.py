@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 from mpqyolo.cli.app import main
 
-TINY = "model.options={stem = 8, widths = [8, 8, 8, 8], depths = [1, 1, 1, 1], neck = [8, 8, 8]}"
-
 
 class Result(NamedTuple):
     code: int

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_call import TINY, call
-from train_squares import make_squares
+from cli_call import call
+from train_squares import TINY, make_squares
 
 
 @pytest.fixture(scope="session", autouse=True)

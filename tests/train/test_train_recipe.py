@@ -14,7 +14,7 @@ from mpqyolo.train import toml
 from mpqyolo.train.recipe_file import load_recipe, names, run_recipe, save_recipe
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", ("direct", "float", "pnq", "two-step", "w4a4"))
 def test_carried_recipes_have_equal_budgets(name: str) -> None:
     assert load_recipe(name).epochs == 100
 

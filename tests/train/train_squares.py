@@ -10,6 +10,7 @@ from PIL import Image
 from mpqyolo.train.recipe import Recipe
 from mpqyolo.train.recipe_file import load_recipe
 
+TINY = "model.options={stem = 8, widths = [8, 8, 8, 8], depths = [1, 1, 1, 1], neck = [8, 8, 8]}"
 COLOURS = {"red": (220, 40, 30), "blue": (30, 60, 220)}
 
 
@@ -32,6 +33,5 @@ def make_squares(root: Path, count: int = 8, side: int = 64) -> Path:
 
 def tiny_recipe(data: Path, source: str = "pnq", *overrides: str) -> Recipe:
     """Six epochs of two steps at 64 px, a network of some thousand weights."""
-    network = "model.options={stem = 8, widths = [8, 8, 8, 8], depths = [1, 1, 1, 1], neck = [8, 8, 8]}"
     lengths = ("epochs=6", "batch=4", "image_size=64", "mosaic_off_epochs=1", "evaluate.every=3", "save_steps=1")
-    return load_recipe(source, (network, *lengths, "data.workers=0", *overrides), data={"path": str(data)})
+    return load_recipe(source, (TINY, *lengths, "data.workers=0", *overrides), data={"path": str(data)})
