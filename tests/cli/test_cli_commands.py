@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli_call import TINY, call, refused
+from cli_call import call, refused
+from train_squares import TINY
 
 COMMANDS = ("check", "train", "val", "pack", "predict", "info", "bench", "models")
 
