@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+os.environ["MPQ_TRAIN_OPS"] = "none"  # a trace can follow torch's own operations alone
 CLASSES = tuple(str(k) for k in range(80))
 
 
