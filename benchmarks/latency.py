@@ -111,6 +111,7 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
     environment = held_to_avx2(work) if options.isa == "avx2" else {}
 
     def add(group: str, name: str, runtime: str, make: Any, edge: int) -> None:
+        """One for each number of threads; the name says which where there are several."""
         if options.contest and not any(word in name for word in options.contest):
             return
         try:
@@ -120,8 +121,10 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
         except Exception as fault:  # any library's own classes
             print(f"left out: {group} {name}: {' '.join(str(fault).split())[:200]}", file=sys.stderr)
             return
-        spec = {"runtime": runtime, "file": str(file), "edge": edge, "threads": options.threads}
-        found.append(Contestant(group, name, spec, environment, size))
+        for threads in options.threads:
+            spec = {"runtime": runtime, "file": str(file), "edge": edge, "threads": threads}
+            full = name + (f", {threads} threads" if threads != options.threads[0] else "")
+            found.append(Contestant(group, full, spec, environment, size))
 
     def of_group(group: str) -> None:
         size, edge = group.split("-")[0], int(group.split("-")[1])
@@ -146,7 +149,7 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
         sys.path.insert(0, str(options.peers.parent))
         listed = __import__("peers")
         for name, (_, files) in listed.PEERS.items():
-            spec = {"runtime": "peer", "file": f"{options.peers}:{name}", "edge": 0, "threads": options.threads}
+            spec = {"runtime": "peer", "file": f"{options.peers}:{name}", "edge": 0, "threads": options.threads[0]}
             size = bytes_of(*(Path(listed.w(f)) for f in files))
             found.append(Contestant("peers", name, spec, environment, size))
     if options.photo:
@@ -158,17 +161,16 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
         for group in options.only:
             size, edge = group.split("-")[0], int(group.split("-")[1])
             file = exports.onnx_float(work, "yolov5-relu", size, edge, decoded=True)
-            spec = {"runtime": "ort", "file": str(file), "edge": edge, "threads": options.threads, "photo": str(options.photo)}
+            spec = {"runtime": "ort", "file": str(file), "edge": edge, "threads": options.threads[0], "photo": str(options.photo)}
             found.append(Contestant("pipeline " + group, "ort fp32 yolov5-relu", spec, environment, bytes_of(file)))
     return found
 
 
 def measure(group: list[Contestant], options: argparse.Namespace) -> None:
-    core = options.core[: options.threads]
     for contestant in group:
         try:
             for again in range(options.starts):
-                contestant.begin(core)
+                contestant.begin(options.core[: contestant.spec["threads"]])
                 if again + 1 < options.starts:
                     contestant.end()
         except RuntimeError as fault:
@@ -261,7 +263,7 @@ def main() -> None:
     parse.add_argument("--rounds", type=int, default=15)
     parse.add_argument("--starts", type=int, default=2, help="fresh processes that time the start")
     parse.add_argument("--isa", choices=("best", "avx2"), default="best", help="avx2: for ours and theirs alike")
-    parse.add_argument("--threads", type=int, default=1)
+    parse.add_argument("--threads", type=int, nargs="+", default=[1], help="ratios are to the first")
     parse.add_argument("--core", type=int, nargs="*", default=None, help="cores, as many as threads; default: the last ones")
     parse.add_argument("--photos", type=Path, help="folder of photos to calibrate int8 with")
     parse.add_argument("--photo", type=Path, help="a photo: times the whole pipeline, too")
@@ -279,7 +281,7 @@ def main() -> None:
     rows = [figures(c, best) for c in everyone]
     add_ratios(rows)
     about = machine(options.isa)
-    print(about["class"] + f"; {options.threads} thread(s)\n" + about["note"])
+    print(about["class"] + f"; threads: {', '.join(map(str, options.threads))}\n" + about["note"])
     print(table(rows))
     if options.json:
         made = {

@@ -58,7 +58,8 @@ def everything(document: dict[str, Any]) -> list[str]:
 
 def heading(document: dict[str, Any]) -> str:
     held = "every contestant held to AVX2" if document["machine"]["isa"] == "avx2" else "every contestant with all the CPU has"
-    return f"{held}, {document['threads']} thread{'s' if document['threads'] > 1 else ''}"
+    counts = " and ".join(map(str, document["threads"]))
+    return f"{held}, {counts} thread{'s' if counts != '1' else ''}"
 
 
 def chart(document: dict[str, Any], path: Path) -> None:

@@ -235,22 +235,27 @@ size_t prepared_bytes(const Conv& conv) {
   return static_cast<size_t>((conv.out_channels + 3) / 4) * units(conv) * 6 * sizeof(uint16_t);
 }
 
+// The signs of output o at 4 input channels and a tap, a bit each; what does not exist is 0.
+int four_signs(const Conv& conv, const uint8_t* weights, int o, int tap, int c) {
+  if (o >= conv.out_channels) return 0;
+  const size_t index = (static_cast<size_t>(o) * conv.kernel * conv.kernel + tap) * conv.in_channels + c;
+  if (conv.in_channels % 4 == 0) return weights[index >> 3] >> (index & 4) & 15;
+  int signs = 0;
+  for (int j = 0; j < std::min(4, conv.in_channels - c); j++) signs |= (weight_at(WType::w1, weights, index + j) > 0) << j;
+  return signs;
+}
+
 // [quad of outputs][unit][3 look-ups][2 pairs] addresses of tables.
 void prepare(const Conv& conv, const uint8_t* weights, uint8_t* prepared) {
-  const int taps = conv.kernel * conv.kernel, all = 3 * units(conv);
+  const int all = 3 * units(conv);
   uint16_t* to = reinterpret_cast<uint16_t*>(prepared);
   for (int q = 0; q < conv.out_channels; q += 4) {
     for (int i = 0; i < all; i++) {
       const Lookup at = lookup(conv, i);
-      for (int pair = 0; pair < 2; pair++) {
-        int byte = 0;
-        for (int j = 0; j < 8; j++) {
-          const int o = q + 2 * pair + j / 4, c = at.group * 4 + j % 4;
-          if (o >= conv.out_channels || c >= conv.in_channels) continue;
-          const size_t index = (static_cast<size_t>(o) * taps + at.tap) * conv.in_channels + c;
-          byte |= (weight_at(WType::w1, weights, index) > 0) << j;
-        }
-        *to++ = static_cast<uint16_t>(16 * (at.counts ? byte : kZero));
+      for (int o = q; o < q + 4; o += 2) {
+        const int low = four_signs(conv, weights, o, at.tap, 4 * at.group);
+        const int high = four_signs(conv, weights, o + 1, at.tap, 4 * at.group);
+        *to++ = static_cast<uint16_t>(16 * (at.counts ? low | high << 4 : kZero));
       }
     }
   }
