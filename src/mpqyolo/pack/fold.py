@@ -19,7 +19,7 @@ TOP = 32767
 SHIFTS = range(-15, 17)
 TOP_CODE = 15
 LARGEST_FRACTION = 11  # code 15 and its rounding half, 15.5 * 2^11, is the last that fits 16 bits
-FAR = (16, 8)  # standard deviations: sums beyond are given up where 16 bits cannot hold all that is possible
+FAR = (16, 8, 5, 3)  # standard deviations: sums beyond are given up where 16 bits cannot hold all that is possible
 
 
 @dataclass(frozen=True)

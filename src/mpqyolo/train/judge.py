@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import nn
 
+from mpqyolo.core.errors import PackError
 from mpqyolo.data.sample import Dataset
 from mpqyolo.detector.decode import TorchPredictor
 from mpqyolo.evaluate import evaluate
@@ -19,12 +20,14 @@ from mpqyolo.train.run import Run
 SCORES = ("map", "map50", "voc_ap50")
 
 
-def judge(run: Run, reestimate: bool, final: bool, progress: Callable[[int, int], None]) -> tuple[dict[str, float], nn.Module]:
+def judge(
+    run: Run, reestimate: bool, final: bool, progress: Callable[[int, int], None], say: Callable[[str], None]
+) -> tuple[dict[str, float], nn.Module]:
     """Scores of the average on the val split, and the very network that got them: a copy, batch norm re-estimated if asked for.
 
     final: every layer has its bits; then the integer network that a file would hold is judged (`run.exact`), since two roundings
-    of one network flip different bits, and scores on few photos differ by more than what one looks for. Training state is not
-    touched. Writes val_predictions.png. progress: called with (done, total) photos. Raises TrainingError if a layer's bits are
+    of one network flip different bits, and scores on few photos differ by more than what one looks for. A network whose numbers do
+    not fit a file yet is judged as it was trained, which `say` is told. Training state is not touched. Writes val_predictions.png. progress: called with (done, total) photos. Raises TrainingError if a layer's bits are
     all alike.
     """
     side = run.recipe.image_size if final else run.recipe.side(run.position.epoch)  # objects as large as they were in training
@@ -34,7 +37,12 @@ def judge(run: Run, reestimate: bool, final: bool, progress: Callable[[int, int]
             reestimate_bn(model, run.clean_batches(side))
         health.check_bits(shares)
     part = run.recipe.evaluate
-    judged = run.exact(model, run.recipe.image_size) if final and run.exact and run.slots else model
+    judged = model
+    if final and run.exact and run.slots:
+        try:
+            judged = run.exact(model, run.recipe.image_size)
+        except PackError as fault:
+            say(f"scored as trained, since it could not be packed now: {fault}")
     predict = TorchPredictor(judged, side, batch=part.batch, names=run.recipe.model.classes)
     result = evaluate(predict, run.val_set, part.batch, progress)
     predictions_sheet(predict, run.val_set).save(run.out / "val_predictions.png")

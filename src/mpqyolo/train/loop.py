@@ -248,7 +248,7 @@ class _Loop:
         final = run.plan.final(run.slots, last)
         scores: dict[str, float] = {}
         if run.ranks.first:
-            scores, model = judge(run, run.plan.stage(last).reestimate_bn, final, self._evaluating)
+            scores, model = judge(run, run.plan.stage(last).reestimate_bn, final, self._evaluating, self.report.say)
             if final and (position.best is None or scores["map"] > position.best):
                 record = {"epoch": epoch, "step": position.step, **scores}
                 checkpoint.save_tensors(run.out / checkpoint.BEST, model.state_dict(), record)
