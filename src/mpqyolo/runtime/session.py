@@ -78,8 +78,8 @@ class Session:
     """Everything that running a model at one input size takes, allocated here once. One thread at a time may use it.
 
     height, width: px, multiples of the model's stride, default as in the file. threads: 1..64. keep_tensors: `tensor` reads every
-    tensor, not only graph outputs. isa: "serial", "avx2", "avxvnni" or "avx512", default $MPQ_ISA, else the best that the CPU has.
-    Raises EngineError if the engine refuses one of them.
+    tensor, not only graph outputs. isa: "serial", "avx2", "avxvnni" or "avx512", default $MPQ_ISA, else the best that the CPU
+    has. Raises EngineError if the engine refuses one of them.
     """
 
     def __init__(
