@@ -62,14 +62,19 @@ def heading(document: dict[str, Any]) -> str:
     return f"{held}, {counts} thread{'s' if counts != '1' else ''}"
 
 
+def panels_of(document: dict[str, Any]) -> list[tuple[str, Rows]]:
+    """Groups that have an engine and a float contestant."""
+    return [(group, rows) for group, rows in groups(document).items() if FLOAT in rows and "engine mpq" in rows]
+
+
 def chart(document: dict[str, Any], path: Path) -> None:
-    """Bars of median milliseconds, one panel for each group that has an engine and a float contestant."""
+    """Bars of median milliseconds, one panel a group."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = [(group, rows) for group, rows in groups(document).items() if FLOAT in rows and "engine mpq" in rows]
+    panels = panels_of(document)
     figure, axes = pyplot.subplots(len(panels), 1, figsize=(8, 0.9 + 2.6 * len(panels)), squeeze=False, layout="constrained")
     for axis, (group, rows) in zip(axes[:, 0], panels, strict=True):
         shown = sorted((r for r in rows.values() if "silu" not in r["name"] and "-float" not in r["name"]), key=_ms, reverse=True)
@@ -98,10 +103,12 @@ def speed_lines(folder: Path) -> list[str]:
     )
     for file in files:
         document = json.loads(file.read_text())
-        chart(document, file.with_suffix(".png"))
         title = heading(document)
         made = f"`{document['command']}` ({document['date']}, commit {document['commit']}, {document['machine']['class']})"
-        lines += ["", f"### {title[0].upper()}{title[1:]}", "", made, "", *ratios(document), ""]
-        lines += [f"![{title}](latency/{file.stem}.png)", "", "<details><summary>All contestants</summary>", ""]
+        lines += ["", f"### {title[0].upper()}{title[1:]}", "", made, ""]
+        if panels_of(document):
+            chart(document, file.with_suffix(".png"))
+            lines += [*ratios(document), "", f"![{title}](latency/{file.stem}.png)", ""]
+        lines += ["<details><summary>All contestants</summary>", ""]
         lines += [*everything(document), "", "</details>"]
     return lines

@@ -26,8 +26,8 @@ def judge(
     """Scores of the average on the val split, and the very network that got them: a copy, batch norm re-estimated if asked for.
 
     final: every layer has its bits; then the integer network that a file would hold is judged (`run.exact`), since two roundings
-    of one network flip different bits, and scores on few photos differ by more than what one looks for. A network whose numbers do
-    not fit a file yet is judged as it was trained, which `say` is told. Training state is not touched. Writes
+    of one network flip different bits, and scores on few photos differ by more than what one looks for. A network whose numbers
+    do not fit a file yet is judged as it was trained, which `say` is told. Training state is not touched. Writes
     val_predictions.png. progress: called with (done, total) photos. Raises TrainingError if a layer's bits are all alike.
     """
     side = run.recipe.image_size if final else run.recipe.side(run.position.epoch)  # objects as large as they were in training
