@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from train_squares import tiny_recipe
 
 from mpqyolo.account.cost import cost
 from mpqyolo.account.yolov5 import yolov5
@@ -26,10 +27,11 @@ from mpqyolo.pack import pack as packing
 from mpqyolo.pack.pack import graph_of, pack
 from mpqyolo.pack.passes import optimise
 from mpqyolo.pack.photos import MOST, made_up, proof_photos
-from mpqyolo.quantize.apply import apply_policy
+from mpqyolo.quantize.apply import apply_policy, handles
 from mpqyolo.reference.decode import detect
 from mpqyolo.runtime.detector import Detector
 from mpqyolo.train.checkpoint import BEST, load_tensors, make_model, save_tensors
+from mpqyolo.train.ema import reestimate_bn
 from mpqyolo.train.recipe_file import save_recipe
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -186,6 +188,24 @@ def test_a_network_with_random_weights_costs_what_a_trained_one_does(trained: di
     network = build_model("paper", "n", ("a",), shortcut="plain", act="relu", stem="3x3")
     apply_policy(network, policy("paper"))
     assert cost(graph_of(network, 64).graph).macs[1] > 0
+
+
+@pytest.mark.parametrize("bits", ["paper", "default", "w4a4"])
+def test_the_paper_family_is_proven(bits: str, squares: Dataset, tmp_path: Path) -> None:
+    """Its bottlenecks meet in concats, whose thresholds passes split: the parts have names that no layer has."""
+    recipe = tiny_recipe(squares.root, "direct", f"model.policy={bits}", "model.family=paper", "model.options={}")
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"classes": squares.classes})})
+    torch.manual_seed(0)
+    network = make_model(recipe.model)
+    for handle in handles(network):
+        handle.quantiser.set_strength(1)
+    images = torch.from_numpy(np.stack([squares.read(i) for i in range(8)])).permute(0, 3, 1, 2).contiguous()
+    reestimate_bn(network, [images] * 2)
+    save_recipe(tmp_path, recipe)
+    save_tensors(tmp_path / BEST, network.state_dict(), {"epoch": 1, "map": 0.0, "map50": 0.0})
+    result = pack(tmp_path, tmp_path / "x.mpqy")
+    parts = [name for name in result.model.graph.tensors if name.rpartition(".")[2].isdigit() and "threshold" in name]
+    assert result.proof.photos > 0 and bool(parts) == (bits != "w4a4")
 
 
 def convs(network: torch.nn.Module) -> list[Any]:
