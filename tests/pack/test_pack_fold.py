@@ -121,6 +121,25 @@ def test_a_dead_channel_is_a_constant_and_does_not_spoil_the_others() -> None:
     assert e.multiplier[1] == 0 and e.bias[1] == 77 and e.multiplier[0] == alone.multiplier[0] and e.shift == alone.shift
 
 
+@given(seeds)
+@EXAMPLES
+def test_predictions_of_one_scale_always_fit_and_hold_sixteen_powers_of_two(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    channels = int(rng.integers(1, 90))
+    factor = np.full(channels, 2.0 ** rng.uniform(-12, 12))
+    reach = np.ceil(2.0 ** rng.uniform(3, 20, channels)).astype(np.int64)
+    e = fold.stream(factor, np.zeros(channels), fold.Sums(reach), "layer")
+    acc = np.rint(np.minimum(2.0**14 / factor, reach) * rng.uniform(-1, 1, channels)).astype(np.int64)[:, None]
+    assert (np.abs(product(acc, e) - factor[:, None] * acc) <= 2 + np.abs(acc) * 2.0 ** -(16 + e.shift)).all()
+
+
+def test_a_channel_too_loud_for_its_neighbours_is_held_down() -> None:
+    sums = fold.Sums(np.array([30000, 30000]), np.array([0.0, 0.0]), np.array([1200.0, 1200.0]))
+    e = fold.stream(np.array([1.0, 12.0]), np.zeros(2), sums, "a")
+    assert product(np.array([[900], [900]]), e).tolist() == [[900], [6 * 900]]
+    assert e.error[0] < 3 and e.error[1] > 6 * 30000
+
+
 def test_what_does_not_fit_is_refused_with_the_layer() -> None:
     sums = fold.Sums(np.array([576, 576]), np.array([0.0, 0.0]), np.array([24.0, 24.0]))
     with pytest.raises(PackError, match="layer 'a': its bias reaches 40000"):

@@ -64,12 +64,12 @@ def test_sign_of_weights_keeps_their_size() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 1000), st.sampled_from([4, 8]), st.booleans())
-def test_lsq(seed: int, bits: int, activation: bool) -> None:
+@given(st.integers(0, 1000), st.sampled_from([4, 8]), st.booleans(), st.sampled_from([1, 2]))
+def test_lsq(seed: int, bits: int, activation: bool, scales: int) -> None:
     """Forward and both gradients of Esser et al. 2020, equations 1 to 5, in plain Python."""
     rng = np.random.default_rng(seed)
     x = torch.from_numpy(rng.normal(0, 1, (2, 3, 2, 2)).astype(np.float32))
-    quantiser: Lsq = LsqActivation(bits) if activation else LsqWeight(bits, 2)
+    quantiser: Lsq = LsqActivation(bits) if activation else LsqWeight(bits, scales)
     quantiser.set_strength(1)
     quantiser.set_scale(torch.full_like(quantiser.log_scale, 0.13))
     quantiser.initialised.fill_(True)
@@ -81,8 +81,9 @@ def test_lsq(seed: int, bits: int, activation: bool) -> None:
         code = min(max(math.floor(v + 0.5), low), high)
         dx.append(float(inside))
         ds[place // 12] += code - (v if inside else 0)
-    scale_gradient = ds.sum() if activation else ds
-    n = x.numel() if activation else x[0].numel()
+    one = activation or scales == 1
+    scale_gradient = ds.sum() if one else ds
+    n = x.numel() if one else x[0].numel()
     got = gradient(quantiser, x)
     assert got.flatten().tolist() == dx
     # The parameter is log s, so its gradient is s times that of s.

@@ -7,6 +7,7 @@ float64 and numpy; results are integers that the format can hold, or a PackError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ TOP = 32767
 SHIFTS = range(-15, 17)
 TOP_CODE = 15
 LARGEST_FRACTION = 11  # code 15 and its rounding half, 15.5 * 2^11, is the last that fits 16 bits
+QUIETER = (1, 0.5, 0.25)  # what may be left of the greatest factor where one shift cannot serve all channels
 FAR = (16, 8, 5, 3)  # standard deviations: sums beyond are given up where 16 bits cannot hold all that is possible
 
 
@@ -114,15 +116,16 @@ def stream(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Ep
     which are 2^8 to one, for all that is possible, and most sums are far from that. Then less. A channel whose output moves by
     less than a step becomes constant.
     """
-    factor, offset = steady(factor, offset, sums, 1)
-    size = np.abs(factor)
-    limit = np.divide(TOP - 1, size, out=np.full_like(size, np.inf), where=size > 0)
-    for needed in sums.needed:
-        for held in (limit, limit / 2, limit / 4):
-            shift = best_shift(factor, np.minimum(needed, held), sums.usual)
-            if shift is not None:
-                return _epilogue(factor, offset, sums, shift, layer)
-    raise _unequal(factor, sums, layer)
+    wanted, offset = steady(factor, offset, sums, 1)
+    for factor in _quieter(wanted):
+        size = np.abs(factor)
+        limit = np.divide(TOP - 1, size, out=np.full_like(size, np.inf), where=size > 0)
+        for needed in sums.needed:
+            for held in (limit, limit / 2, limit / 4):
+                shift = best_shift(factor, np.minimum(needed, held), sums.usual)
+                if shift is not None:
+                    return _epilogue(factor, wanted, offset, sums, shift, layer)
+    raise _unequal(wanted, sums, layer)
 
 
 def codes(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Epilogue:
@@ -131,21 +134,34 @@ def codes(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Epi
     v counts in 2^-fraction codes. The largest fraction is taken with which all that can become a code from 0 to 15 fits: products
     between -offset and 15.5 - offset, and the sums that make them.
     """
-    factor, offset = steady(factor, offset, sums, 1 / 64)
-    size = np.abs(factor)
+    wanted, offset = steady(factor, offset, sums, 1 / 64)
     product = np.maximum(np.abs(offset), np.abs(TOP_CODE + 0.5 - offset))
-    limit = np.divide(product, size, out=np.full_like(size, np.inf), where=size > 0)
-    for reachable in sums.needed:
-        needed = np.minimum(reachable, limit)
-        for fraction in range(LARGEST_FRACTION, 3, -1):
-            step = 2.0**fraction
-            if (np.minimum(product, needed * size) * step).max() > TOP - 1 or (np.abs(offset) * step + step / 2).max() > TOP:
-                continue
-            shift = best_shift(factor * step, needed, np.minimum(sums.usual, needed))
-            if shift is not None:
-                # `v >> fraction` rounds down what mulhrs rounded to nearest: half a step less than the rounding half is unbiased.
-                return _epilogue(factor * step, offset * step + step / 2 - 0.5, sums, shift, layer, fraction)
-    raise _unequal(factor, sums, layer)
+    for factor in _quieter(wanted):
+        size = np.abs(factor)
+        limit = np.divide(product, size, out=np.full_like(size, np.inf), where=size > 0)
+        for reachable in sums.needed:
+            needed = np.minimum(reachable, limit)
+            for fraction in range(LARGEST_FRACTION, 3, -1):
+                step = 2.0**fraction
+                if (np.minimum(product, needed * size) * step).max() > TOP - 1 or (np.abs(offset) * step + step / 2).max() > TOP:
+                    continue
+                shift = best_shift(factor * step, needed, np.minimum(sums.usual, needed))
+                if shift is not None:
+                    # `v >> fraction` rounds down what mulhrs rounded to nearest: half a step less than the half is unbiased.
+                    half = step / 2 - 0.5
+                    return _epilogue(factor * step, wanted * step, offset * step + half, sums, shift, layer, fraction)
+    raise _unequal(wanted, sums, layer)
+
+
+def _quieter(factor: np.ndarray) -> Iterator[np.ndarray]:
+    """The factors as they are; then, for want of a shift, the loudest channels held to a half and to a quarter of the loudest.
+
+    A channel that is that much louder than the others hardly moves before its batch norm; the integer network is what a run's
+    evaluations judge, so what this costs is seen there.
+    """
+    loudest = np.abs(factor).max(initial=0)
+    for share in QUIETER:
+        yield np.clip(factor, -loudest * share, loudest * share)
 
 
 def _unequal(factor: np.ndarray, sums: Sums, layer: str) -> PackError:
@@ -184,9 +200,13 @@ def requantise(scale: float, shift: np.ndarray, left: int, layer: str) -> Epilog
     raise PackError(f"layer '{layer}': a code is smaller than one step of its input; train it longer or at a lower rate")
 
 
-def _epilogue(factor: np.ndarray, offset: np.ndarray, sums: Sums, shift: int, layer: str, fraction: int = 0) -> Epilogue:
+def _epilogue(
+    factor: np.ndarray, wanted: np.ndarray, offset: np.ndarray, sums: Sums, shift: int, layer: str, fraction: int = 0
+) -> Epilogue:
+    """wanted: the factors before the loudest were held down."""
     multiplier = i16(factor * 2.0 ** (15 + shift), layer, "factor", lowest=-TOP)
     # Rounding of acc (to the right), of M, of mulhrs and of B, half a step each of what it rounds; exact for a shift to the left.
     a = sums.reach * 2.0**-shift + 0.5
     error = 0.5 * (np.abs(multiplier.astype(np.float64)) / Q15 * (shift > 0) + np.minimum(a, TOP) / Q15) + 1
+    error = error + np.abs(wanted - factor) * sums.reach
     return Epilogue(shift, multiplier, i16(offset, layer, "bias"), error, fraction)

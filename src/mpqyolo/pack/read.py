@@ -80,7 +80,8 @@ def weights(conv: QuantConv2d, layer: str) -> Weights:
         dtype, code, scale = f"w{quantiser.bits}", quantiser.codes(w), quantiser.scale
     else:
         raise PackError(f"layer '{layer}': weights of {quantiser.bits} bits have no type in the file; it knows 1, 4 and 8")
-    return Weights(dtype, code.detach().permute(0, 2, 3, 1).cpu().numpy().astype(np.int8), numbers(scale))
+    codes = code.detach().permute(0, 2, 3, 1).cpu().numpy().astype(np.int8)
+    return Weights(dtype, codes, np.broadcast_to(numbers(scale), len(codes)))
 
 
 def linear(conv: QuantConv2d, bn: nn.Module | None, w: Weights, dtype: str, scale: float, layer: str) -> Linear:

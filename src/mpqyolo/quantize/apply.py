@@ -8,7 +8,7 @@ from torch import nn
 
 from mpqyolo.core.bits import BitPolicy
 from mpqyolo.core.errors import ConfigError
-from mpqyolo.detector.blocks import CodeConv, Pixels, StreamConv, ToCode
+from mpqyolo.detector.blocks import CodeConv, Pixels, Predict, StreamConv, ToCode
 from mpqyolo.detector.calls import meeting, trace
 from mpqyolo.quantize.binary import BinaryActivation, BinaryWeight
 from mpqyolo.quantize.layers import QuantConv2d
@@ -44,7 +44,9 @@ def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
     if not any(isinstance(m, StreamConv) for m in model.modules()):
         raise ConfigError(f"this family has no quantisers; train it with policy 'float', not '{policy.name}', or choose another")
     for name, conv in convs.items():
-        conv.weight_quantiser = _weight(name, policy.bits(name).weight, conv.out_channels, settings)
+        # Predictions have no batch norm that evens channels out: with one scale, one shift of the integer sums always serves all.
+        scales = 1 if isinstance(conv, Predict) else conv.out_channels
+        conv.weight_quantiser = _weight(name, policy.bits(name).weight, scales, settings)
     for name, module in model.named_modules():
         if isinstance(module, StreamConv):
             bits = policy.bits(f"{name}.conv").activation
@@ -64,14 +66,14 @@ def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
                 layer.code.quantiser = shared
 
 
-def _weight(name: str, bits: int, channels: int, settings: dict[str, Any]) -> Quantiser | None:
+def _weight(name: str, bits: int, scales: int, settings: dict[str, Any]) -> Quantiser | None:
     if bits == 32:
         return None
     if bits == 1:
         return BinaryWeight()
     if bits not in (4, 8):
         raise ConfigError(f"layer '{name}': weights can have 1, 4, 8 or 32 bits, not {bits}")
-    return LsqWeight(bits, channels, settings["trainable_scale"])
+    return LsqWeight(bits, scales, settings["trainable_scale"])
 
 
 def _stream(name: str, bits: int, channels: int, settings: dict[str, Any]) -> Quantiser | None:

@@ -62,10 +62,13 @@ class Lsq(Quantiser):
 
 
 class LsqWeight(Lsq):
-    """s * clamp(round(w / s), -q, q), q = 2^(bits-1) - 1, s trainable per output channel. w: (O, C, kh, kw)."""
+    """s * clamp(round(w / s), -q, q), q = 2^(bits-1) - 1, s trainable. w: (O, C, kh, kw).
 
-    def __init__(self, bits: int, channels: int, trainable: bool = True) -> None:
-        super().__init__(bits, (channels, 1, 1, 1), trainable)
+    scales: O, one for each output channel, or 1 for all of them.
+    """
+
+    def __init__(self, bits: int, scales: int, trainable: bool = True) -> None:
+        super().__init__(bits, (scales, 1, 1, 1), trainable)
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -73,11 +76,12 @@ class LsqWeight(Lsq):
         return -top, top
 
     def initialise(self, x: Tensor) -> None:
-        self.set_scale(mse_scale(x.flatten(1), *self.limits))
+        self.set_scale(mse_scale(x.reshape(self.log_scale.numel(), -1), *self.limits))
 
     def quantise(self, x: Tensor, strength: float) -> Tensor:
         low, high = self.limits
-        return LsqQuantise.apply(x, self.scale, low, high, 1 / math.sqrt(x[0].numel() * high), strength)
+        each = x.numel() // self.log_scale.numel()
+        return LsqQuantise.apply(x, self.scale, low, high, 1 / math.sqrt(each * high), strength)
 
 
 class LsqActivation(Lsq):
