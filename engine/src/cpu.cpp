@@ -49,6 +49,15 @@ constexpr Isa kAll[] = {Isa::serial, Isa::avx2, Isa::avxvnni, Isa::avx512};
 
 }  // namespace
 
+bool has_sha() {
+#ifdef MPQ_HAS_AVX2
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && c & 1u << 19 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & 1u << 29;
+#else
+  return false;
+#endif
+}
+
 bool has_isa(Isa isa) { return isa == Isa::serial || has(isa); }
 
 Isa best_isa() {

@@ -8,4 +8,7 @@ namespace mpq {
 // or not there.
 Isa choose_isa(const char* wanted);
 
+// Whether this CPU has the instructions for SHA-256 (and SSE 4.1).
+bool has_sha();
+
 }  // namespace mpq

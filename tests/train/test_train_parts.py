@@ -49,8 +49,9 @@ def test_reestimated_statistics_are_the_mean_over_the_batches() -> None:
 def test_only_plain_weights_decay_and_stopped_kinds_stand_still() -> None:
     model = nn.ParameterDict({kind: nn.Parameter(torch.ones(3)) for kind in ("weight", "latent", "norm", "scale")})
     kinds = {kind: kind for kind in model}
-    optimiser = make_optimiser(model, kinds, OptimiserPart(lr=0.1, weight_decay=0.5, scale_lr=0.1))
-    set_rate(optimiser, 0.1, 0.1, {"weight", "latent", "scale"})
+    part = OptimiserPart(lr=0.1, weight_decay=0.5, scale_lr=0.1, latent_lr=0.5)
+    optimiser = make_optimiser(model, kinds, part)
+    set_rate(optimiser, 0.1, part, {"weight", "latent", "scale"})
     for parameter in model.values():
         parameter.grad = torch.zeros(3)
     optimiser.step()
@@ -60,7 +61,7 @@ def test_only_plain_weights_decay_and_stopped_kinds_stand_still() -> None:
         parameter.grad = torch.ones(3)
     optimiser.step()
     moved = {kind: abs(1 - float(model[kind][0].detach())) for kind in ("latent", "norm", "scale")}
-    assert moved["norm"] == 0 and moved["latent"] == pytest.approx(10 * moved["scale"], rel=1e-3)
+    assert moved["norm"] == 0 and moved["latent"] == pytest.approx(5 * moved["scale"], rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])

@@ -137,7 +137,7 @@ class _Loop:
         fresh = run.configure()
         run.prepare_teacher()
         rate = recipe.optimiser.lr * run.plan.lr(position.step)
-        set_rate(run.optimiser, rate, recipe.optimiser.scale_lr, stage.train)
+        set_rate(run.optimiser, rate, recipe.optimiser, stage.train)
 
         images = batch.images if run.teacher is not None and recipe.listens(stage) else batch.images[: batch.labelled]
         images = images.to(run.device, non_blocking=True)

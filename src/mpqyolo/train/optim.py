@@ -13,7 +13,7 @@ from mpqyolo.train.recipe import OptimiserPart
 
 
 def make_optimiser(model: nn.Module, kinds: Mapping[str, str], part: OptimiserPart) -> Optimizer:
-    """Groups by kind: "weight" decays; "latent", "norm" and "scale" do not; "scale" learns at `part.scale_lr` of the rate.
+    """Groups by kind: "weight" decays; "latent", "norm" and "scale" do not; `set_rate` sets their rates.
 
     kinds: parameter name -> kind (quantize.apply.parameter_kind). Latent 1-bit weights do not decay because only their sign
     counts: decay would pull them to zero and make them flip.
@@ -30,10 +30,11 @@ def make_optimiser(model: nn.Module, kinds: Mapping[str, str], part: OptimiserPa
     return AdamW(groups.values(), lr=part.lr, betas=(part.momentum, 0.999), fused=True)
 
 
-def set_rate(optimiser: Optimizer, rate: float, scale_lr: float, trained: Collection[str]) -> None:
-    """Give every group its rate; kinds that are not trained get 0, which also stops their decay."""
+def set_rate(optimiser: Optimizer, rate: float, part: OptimiserPart, trained: Collection[str]) -> None:
+    """Give every group its share of the rate; kinds that are not trained get 0, which also stops their decay."""
+    shares = {"scale": part.scale_lr, "latent": part.latent_lr}
     for group in optimiser.param_groups:
-        group["lr"] = (rate * (scale_lr if group["kind"] == "scale" else 1.0)) if group["kind"] in trained else 0.0
+        group["lr"] = rate * shares.get(group["kind"], 1.0) if group["kind"] in trained else 0.0
 
 
 def optimiser_state(optimiser: Optimizer) -> dict[str, Tensor]:

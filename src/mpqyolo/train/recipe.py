@@ -47,7 +47,8 @@ class DataPart(_Part):
 class OptimiserPart(_Part):
     """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum; cosine from `lr` to `lr * lr_end` after a linear warm-up.
 
-    Weight decay touches only plain weights. Quantiser scales, by their logarithm, learn at `lr * scale_lr`.
+    Weight decay touches only plain weights. Quantiser scales, by their logarithm, learn at `lr * scale_lr`, weights that become
+    1-bit at `lr * latent_lr`.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
@@ -56,6 +57,7 @@ class OptimiserPart(_Part):
     weight_decay: float = Field(default=0.02, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     scale_lr: float = Field(default=1.0, ge=0)
+    latent_lr: float = Field(default=1.0, ge=0)
     warmup_epochs: float = Field(default=2.0, ge=0)
     clip: float = Field(default=10.0, ge=0)  # greatest gradient norm; 0: no clipping
 
