@@ -16,7 +16,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ SCORES = {  # keys of an entry, and their columns
     "val_map50": "val",
     "test_map50": "test",
     "test_map": "test mAP",
+    "both_map50": "val+test",
     "packed_val_map50": "packed val",
     "packed_test_map50": "packed test",
+    "packed_both_map50": "packed val+test",
 }
-SEEDS = 10  # seeds 0.. that a study may have
+SEEDS = 10  # seeds 0.. that an entry may have
 FAMILIES = ("n", "s", "m", "paper-n", "paper-s", "paper-m")
 
 
@@ -55,21 +58,32 @@ def commit() -> str:
     return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
 
 
-def judge(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]:
-    """Scores of one run on val and test, as trained and, if it is quantised, as packed."""
-    recipe = run_recipe(run)
-    with (run / "results.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    entry: dict[str, Any] = {
+def judge(chosen: Experiment, runs: Mapping[int, Path], data_root: Path) -> dict[str, Any]:
+    """Scores of an entry's runs, as trained and, if it is quantised, as packed: of each seed, and their means."""
+    recipe = run_recipe(next(iter(runs.values())))
+    seeds = {seed: judge_seed(chosen, run, data_root) for seed, run in runs.items()}
+    numbers = [key for key, value in next(iter(seeds.values())).items() if isinstance(value, float)]
+    return {
         "run": chosen.name,
-        "command": f"python experiments/run.py {chosen.name}",
+        "command": f"python experiments/run.py {chosen.name} --seed SEED",
         "recipe": chosen.recipe,
         "set": list(chosen.set),
         "epochs": recipe.epochs,
         "image_size": recipe.image_size,
-        "seed": recipe.seed,
         "policy": recipe.model.policy,
-        "finished": int(rows[-1]["epoch"]) == recipe.epochs,
+        "finished": all(entry["curve"][-1][0] == recipe.epochs for entry in seeds.values()),
+        **next(iter(seeds.values())),
+        **{key: sum(entry[key] for entry in seeds.values()) / len(seeds) for key in numbers},
+        "seeds": {str(seed): {key: entry[key] for key in (*numbers, "curve")} for seed, entry in seeds.items()},
+    }
+
+
+def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]:
+    """Scores of one run on val, on test, and on both together."""
+    recipe = run_recipe(run)
+    with (run / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    entry: dict[str, Any] = {
         "hours": round(float(rows[-1]["seconds"]) / 3600, 2),
         "curve": [[int(row["epoch"]), round(float(row["map50"]), 4)] for row in rows if row.get("map50")],
     }
@@ -79,14 +93,15 @@ def judge(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]:
         pack(run, packed, name=chosen.name)
         entry["bytes"] = packed.stat().st_size
         sources["packed_"] = packed
+    val, test = (load(str(data_root / chosen.data), split) for split in ("val", "test"))
+    datasets = {"val": val, "test": test, "both": replace(val, split="val+test", items=(*val.items, *test.items))}
     for prefix, source in sources.items():
         size = (recipe.image_size, recipe.image_size)
         find = open_predictor(str(source), size, 0.001, 2, as_trained=True)
-        for split in ("val", "test"):
-            dataset = load(str(data_root / chosen.data), split)
+        for split, dataset in datasets.items():
             result = evaluate(find.over(dataset.classes), dataset)
             scores = {"map50": result.map50, "map": result.map, "voc_ap50": result.voc_ap50}
-            entry |= {f"{prefix}{split}_{key}": score for key, score in scores.items()}
+            entry |= {f"{prefix}{split}_{key}": float(score) for key, score in scores.items()}
             entry[f"{split}_images"] = result.images
     return entry
 
@@ -123,6 +138,14 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
+def spread(values: list[float]) -> str:
+    """Mean in percent and, of several seeds, half the distance between the best and the worst."""
+    if not values:
+        return ""
+    half = f" ± {50 * (max(values) - min(values)):.1f}" if len(values) > 1 else ""
+    return percent(sum(values) / len(values)) + half
+
+
 def table_row(cells: Iterable[object]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
@@ -130,9 +153,10 @@ def table_row(cells: Iterable[object]) -> str:
 def run_row(name: str, entry: dict[str, Any]) -> str:
     """One run's row in docs/results.md."""
     epochs = entry["epochs"] if entry["finished"] else f"{entry['curve'][-1][0]} of {entry['epochs']}, unfinished"
-    scores = [percent(entry.get(key)) for key in SCORES]
+    seeds = list(entry.get("seeds", {"0": entry}).values())
+    scores = [spread([seed[key] for seed in seeds if key in seed]) for key in SCORES]
     size = f"{entry['bytes']:,}" if "bytes" in entry else ""
-    return table_row([name, f"`{entry['run']}`", entry["policy"], epochs, *scores, size, entry["hours"]])
+    return table_row([name, f"`{entry['run']}`", entry["policy"], epochs, len(seeds), *scores, size, f"{entry['hours']:.2f}"])
 
 
 def page(document: dict[str, Any]) -> str:
@@ -143,11 +167,11 @@ def page(document: dict[str, Any]) -> str:
         "",
         f"Written by `python experiments/table.py` ({about['date']}, commit {about['commit']}, {about['machine']}); "
         "the figures are in `results.json`. Weights are chosen on val; mAP50 is COCO's (101 points) in percent; "
-        "`packed` is the `.mpqy` file in the engine.",
+        "`packed` is the `.mpqy` file in the engine. Of several seeds: mean ± half the range.",
     ]
     for data, models in document["results"].items():
         lines += ["", f"## {data}", ""]
-        columns = ("model", "run", "policy", "epochs", *SCORES.values(), "bytes", "hours")
+        columns = ("model", "run", "policy", "epochs", "seeds", *SCORES.values(), "bytes", "hours")
         lines += [table_row(columns), "|---" * len(columns) + "|"]
         lines += [run_row(f"{model} {role}", entry) for model, roles in models.items() for role, entry in roles.items()]
         images = next(iter(next(iter(models.values())).values()))
@@ -205,11 +229,13 @@ def main() -> None:
     file = DOCS / "results.json"
     document = json.loads(file.read_text()) if file.is_file() else {"results": {}}
     for name in options.only if options.only is not None else known:
-        chosen, run = known[name], known[name].folder(options.runs)
-        if (run / BEST).is_file():
+        chosen = known[name]
+        folders = {seed: chosen.folder(options.runs, seed) for seed in range(SEEDS)}
+        runs = {seed: folder for seed, folder in folders.items() if (folder / BEST).is_file()}
+        if runs:
             print(f"judging {name}")
             models = document["results"].setdefault(chosen.data, {})
-            models.setdefault(chosen.model, {})[chosen.role] = judge(chosen, run, options.data_root)
+            models.setdefault(chosen.model, {})[chosen.role] = judge(chosen, runs, options.data_root)
     for chosen in studies().values():
         if entry := study_entry(chosen, options.runs):
             document.setdefault("studies", {}).setdefault(chosen.study, {})[chosen.role] = entry
