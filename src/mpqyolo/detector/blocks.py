@@ -138,7 +138,7 @@ class Code(nn.Module):
         self.quantiser: Quantiser | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(min=0) if self.quantiser is None else self.quantiser(x)
+        return x.relu() if self.quantiser is None else self.quantiser(x)
 
 
 class CodeConv(nn.Module):

@@ -112,4 +112,4 @@ class LsqActivation(Lsq):
         return x if self.shift is None else x - self.shift
 
     def float_value(self, x: Tensor) -> Tensor:
-        return self.shifted(x).clamp(min=0)
+        return self.shifted(x).relu()
