@@ -71,99 +71,175 @@ class Sums {
   std::vector<float> parts_;
 };
 
-// y = f(z + r - before) + after, f(v) = v below zero slope * v. r may be null.
-template <class D, bool kResidual>
-void tail_forward(int64_t rows, int64_t n, const typename D::T* z, const typename D::T* r, const float* before, const float* slope,
-                  const float* after, typename D::T* y) {
-  for_blocks(rows, [=](int64_t, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      const auto* zi = z + i * n;
-      const auto* ri = kResidual ? r + i * n : zi;
-      auto* yi = y + i * n;
-      for (int64_t c = 0; c < n; c++) {
-        const float v = D::get(zi[c]) + (kResidual ? D::get(ri[c]) : 0.0f) - before[c];
-        yi[c] = D::put((v < 0 ? slope[c] * v : v) + after[c]);
-      }
-    }
-  });
-}
-
-// Calls lanes(first, width) for channels in groups of kLanes, so that a group's sums and parameters stay in registers
-// while the rows of a block pass; the last groups, of one channel, are the tail.
+// Calls lanes(first, width) for channels in groups of 16, 8 and 1, so that a group's sums and parameters stay in registers while
+// the rows of a block pass. `width` is a compile-time number: the loops over it become vectors.
 constexpr int64_t kLanes = 16;
 
 template <class Lanes>
 inline void by_lanes(int64_t n, const Lanes& lanes) {
   int64_t c = 0;
   for (; c + kLanes <= n; c += kLanes) lanes(c, std::integral_constant<int, kLanes>());
+  for (; c + 8 <= n; c += 8) lanes(c, std::integral_constant<int, 8>());
   for (; c < n; c++) lanes(c, std::integral_constant<int, 1>());
 }
 
-// dv = g * f'(v); sums: [sum dv, sum g * v where v < 0, sum g] a channel.
+// y = f(gain * z + r - before) + after, f(v) = v below zero slope * v. r may be null.
+template <class D, bool kResidual>
+void tail_forward(int64_t rows, int64_t n, const typename D::T* z, const typename D::T* r, const float* gain, const float* before,
+                  const float* slope, const float* after, typename D::T* y) {
+  for_blocks(rows, [=](int64_t, int64_t begin, int64_t end) {
+    by_lanes(n, [=](int64_t first, auto width) {
+      constexpr int kWidth = decltype(width)::value;
+      float k[kWidth], b[kWidth], s[kWidth], a[kWidth];
+      for (int c = 0; c < kWidth; c++) k[c] = gain[first + c], b[c] = before[first + c], s[c] = slope[first + c], a[c] = after[first + c];
+      for (int64_t i = begin * n + first; i < end * n; i += n) {
+        typename D::T to[kWidth];
+        for (int c = 0; c < kWidth; c++) {
+          const float v = D::get(z[i + c]) * k[c] + (kResidual ? D::get(r[i + c]) : 0.0f) - b[c];
+          to[c] = D::put((v < 0 ? s[c] * v : v) + a[c]);
+        }
+        std::memcpy(y + i, to, sizeof to);
+      }
+    });
+  });
+}
+
+// dv = g * f'(v); sums: [sum dv, sum g * v where v < 0, sum g, sum dv * (z - mean)] a channel.
 template <class D, bool kResidual>
 void tail_backward(int64_t rows, int64_t n, const typename D::T* g, const typename D::T* z, const typename D::T* r,
-                   const float* before, const float* slope, typename D::T* dv, float* sums) {
-  Sums parts(rows, 3 * n);
+                   const float* gain, const float* before, const float* slope, const float* mean, typename D::T* dv, float* sums) {
+  Sums parts(rows, 4 * n);
   for_blocks(rows, [&](int64_t block, int64_t begin, int64_t end) {
     float* const sum = parts.of(block);
     by_lanes(n, [=](int64_t first, auto width) {
       constexpr int kWidth = decltype(width)::value;
-      float through[kWidth] = {}, below[kWidth] = {}, all[kWidth] = {}, b[kWidth], s[kWidth];
-      for (int c = 0; c < kWidth; c++) b[c] = before[first + c], s[c] = slope[first + c];
+      float through[kWidth] = {}, below[kWidth] = {}, all[kWidth] = {}, with[kWidth] = {};
+      float k[kWidth], b[kWidth], s[kWidth], m[kWidth];
+      for (int c = 0; c < kWidth; c++) k[c] = gain[first + c], b[c] = before[first + c], s[c] = slope[first + c], m[c] = mean[first + c];
       for (int64_t i = begin * n + first; i < end * n; i += n) {
         typename D::T to[kWidth];
         for (int c = 0; c < kWidth; c++) {
-          const float v = D::get(z[i + c]) + (kResidual ? D::get(r[i + c]) : 0.0f) - b[c], gc = D::get(g[i + c]);
+          const float zc = D::get(z[i + c]), v = zc * k[c] + (kResidual ? D::get(r[i + c]) : 0.0f) - b[c], gc = D::get(g[i + c]);
           const float low = v < 0 ? gc : 0.0f, d = gc - low + low * s[c];
           to[c] = D::put(d);
           through[c] += d;
           below[c] += low * v;
           all[c] += gc;
+          with[c] += d * (zc - m[c]);
         }
         std::memcpy(dv + i, to, sizeof to);
       }
-      for (int c = 0; c < kWidth; c++) sum[first + c] = through[c], sum[n + first + c] = below[c], sum[2 * n + first + c] = all[c];
+      for (int c = 0; c < kWidth; c++) {
+        sum[first + c] = through[c], sum[n + first + c] = below[c], sum[2 * n + first + c] = all[c], sum[3 * n + first + c] = with[c];
+      }
     });
   });
   parts.total(sums);
 }
 
-// y = t * sign(x - shift) + (1 - t) * (x - shift)
+// sums: [sum (z - near), sum (z - near)^2] a channel; near: C numbers near the means, so that no digits are lost.
 template <class D>
-void sign_forward(int64_t rows, int64_t n, const typename D::T* x, const float* shift, float t, typename D::T* y) {
-  const float rest = 1 - t;
+void moments(int64_t rows, int64_t n, const typename D::T* z, const float* near, float* sums) {
+  Sums parts(rows, 2 * n);
+  for_blocks(rows, [&](int64_t block, int64_t begin, int64_t end) {
+    float* const sum = parts.of(block);
+    by_lanes(n, [=](int64_t first, auto width) {
+      constexpr int kWidth = decltype(width)::value;
+      float one[kWidth] = {}, two[kWidth] = {}, at[kWidth];
+      for (int c = 0; c < kWidth; c++) at[c] = near[first + c];
+      for (int64_t i = begin * n + first; i < end * n; i += n)
+        for (int c = 0; c < kWidth; c++) {
+          const float d = D::get(z[i + c]) - at[c];
+          one[c] += d;
+          two[c] += d * d;
+        }
+      for (int c = 0; c < kWidth; c++) sum[first + c] = one[c], sum[n + first + c] = two[c];
+    });
+  });
+  parts.total(sums);
+}
+
+// dz = gain * dv - slope * z + offset, C numbers each: what a batch norm makes of the gradient of its output. dz may be dv.
+template <class D>
+void norm_backward(int64_t rows, int64_t n, const typename D::T* dv, const typename D::T* z, const float* gain, const float* slope,
+                   const float* offset, typename D::T* dz) {
   for_blocks(rows, [=](int64_t, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++)
-      for (int64_t c = 0; c < n; c++) {
-        const float u = D::get(x[i * n + c]) - shift[c];
-        y[i * n + c] = D::put((u >= 0 ? t : -t) + rest * u);
+    by_lanes(n, [=](int64_t first, auto width) {
+      constexpr int kWidth = decltype(width)::value;
+      float k[kWidth], s[kWidth], o[kWidth];
+      for (int c = 0; c < kWidth; c++) k[c] = gain[first + c], s[c] = slope[first + c], o[c] = offset[first + c];
+      for (int64_t i = begin * n + first; i < end * n; i += n) {
+        typename D::T to[kWidth];
+        for (int c = 0; c < kWidth; c++) to[c] = D::put(k[c] * D::get(dv[i + c]) - s[c] * D::get(z[i + c]) + o[c]);
+        std::memcpy(dz + i, to, sizeof to);
       }
+    });
+  });
+}
+
+// A map of images within a border of `pad` pixels on every side. Lines are those of the inner map.
+struct Border {
+  int64_t images, h, w, n, pad;
+  int64_t row() const { return (w + 2 * pad) * n; }
+  int64_t line(int64_t inner) const { return (inner / h * (h + 2 * pad) + inner % h + pad) * row() + pad * n; }
+};
+
+// y = t * sign(x - shift) + (1 - t) * (x - shift), and -t in the border.
+template <class D>
+void sign_forward(const Border& map, const typename D::T* x, const float* shift, float t, typename D::T* y) {
+  const float rest = 1 - t;
+  const int64_t n = map.n, side = map.pad * n;
+  for_blocks(map.images * map.h * kRows, [=](int64_t line, int64_t, int64_t) {
+    const auto* from = x + line * map.w * n;
+    auto* to = y + map.line(line);
+    const auto none = D::put(-t);
+    std::fill(to - side, to, none);
+    std::fill(to + map.w * n, to + map.w * n + side, none);
+    if (line % map.h == 0) std::fill(to - side - map.pad * map.row(), to - side, none);
+    if (line % map.h == map.h - 1) std::fill(to - side + map.row(), to - side + (1 + map.pad) * map.row(), none);
+    by_lanes(n, [=](int64_t first, auto width) {
+      constexpr int kWidth = decltype(width)::value;
+      float at[kWidth];
+      for (int c = 0; c < kWidth; c++) at[c] = shift[first + c];
+      for (int64_t i = first; i < map.w * n; i += n) {
+        typename D::T bits[kWidth];
+        for (int c = 0; c < kWidth; c++) {
+          const float u = D::get(from[i + c]) - at[c];
+          bits[c] = D::put((u >= 0 ? t : -t) + rest * u);
+        }
+        std::memcpy(to + i, bits, sizeof bits);
+      }
+    });
   });
 }
 
 enum Ste { kClip, kPolynomial, kIdentity };
 
+// g has the border, dx has not.
 template <class D, int kSte>
-void sign_backward(int64_t rows, int64_t n, const typename D::T* g, const typename D::T* x, const float* shift, float t,
+void sign_backward(const Border& map, const typename D::T* g, const typename D::T* x, const float* shift, float t,
                    typename D::T* dx, float* sums) {
-  Sums parts(rows, n);
+  const int64_t n = map.n, lines = map.images * map.h;
+  Sums parts(lines * kRows, n);
   const float rest = 1 - t;
-  for_blocks(rows, [&](int64_t block, int64_t begin, int64_t end) {
-    float* const all = parts.of(block);
+  for_blocks(lines * kRows, [&](int64_t line, int64_t, int64_t) {
+    float* const all = parts.of(line);
+    const auto *gl = g + map.line(line), *xl = x + line * map.w * n;
+    auto* to = dx + line * map.w * n;
     by_lanes(n, [=](int64_t first, auto width) {
       constexpr int kWidth = decltype(width)::value;
       float sum[kWidth] = {}, at[kWidth];
       for (int c = 0; c < kWidth; c++) at[c] = shift[first + c];
-      for (int64_t i = begin * n + first; i < end * n; i += n) {
-        typename D::T to[kWidth];
+      for (int64_t i = first; i < map.w * n; i += n) {
+        typename D::T d[kWidth];
         for (int c = 0; c < kWidth; c++) {
-          const float a = std::fabs(D::get(x[i + c]) - at[c]);
-          const float d = kSte == kClip ? (a <= 1 ? 1.0f : 0.0f) : kSte == kPolynomial ? std::max(2 - 2 * a, 0.0f) : 1.0f;
-          const float value = D::get(g[i + c]) * (t * d + rest);
-          to[c] = D::put(value);
+          const float a = std::fabs(D::get(xl[i + c]) - at[c]);
+          const float slope = kSte == kClip ? (a <= 1 ? 1.0f : 0.0f) : kSte == kPolynomial ? std::max(2 - 2 * a, 0.0f) : 1.0f;
+          const float value = D::get(gl[i + c]) * (t * slope + rest);
+          d[c] = D::put(value);
           sum[c] += value;
         }
-        std::memcpy(dx + i, to, sizeof to);
+        std::memcpy(to + i, d, sizeof d);
       }
       for (int c = 0; c < kWidth; c++) all[first + c] = sum[c];
     });
@@ -191,23 +267,23 @@ void lsq_backward(int64_t rows, int64_t n, const typename D::T* g, const typenam
                   float t, typename D::T* dx, float* sums) {
   Sums parts(rows, 1);
   const float inverse = 1 / scale, rest = 1 - t, floor_at = low == 0 ? 0.0f : -INFINITY;
-  for_blocks(rows, [&](int64_t block, int64_t begin, int64_t end) {
-    float lanes[kLanes] = {};  // independent sums, so that the loop is vectors
-    const auto group = [&](int64_t i, auto width) {
-      constexpr int kWidth = decltype(width)::value;
-      typename D::T to[kWidth];
-      for (int lane = 0; lane < kWidth; lane++) {
-        const float u = D::get(x[i + lane]), v = u * inverse, gi = D::get(g[i + lane]);
-        const float held = std::min(std::max(v, low), high);
-        const float inside = held == v ? 1.0f : 0.0f, passes = u > floor_at ? rest : 0.0f;
-        to[lane] = D::put(gi * (inside * t + passes));
-        lanes[lane] += gi * (code_of(v, low, high) - inside * v);
-      }
-      std::memcpy(dx + i, to, sizeof to);
+  for_blocks(rows, [=, &parts](int64_t block, int64_t begin, int64_t end) {
+    // As one channel of many numbers: `kLanes` independent sums, so that the loop is vectors.
+    float lanes[kLanes] = {};
+    const auto one = [=](int64_t i, float& sum) {
+      const float u = D::get(x[i]), v = u * inverse, gi = D::get(g[i]);
+      const float held = std::min(std::max(v, low), high);
+      const float inside = held == v ? 1.0f : 0.0f, passes = u > floor_at ? rest : 0.0f;
+      sum += gi * (code_of(v, low, high) - inside * v);
+      return D::put(gi * (inside * t + passes));
     };
     int64_t i = begin * n;
-    for (; i + kLanes <= end * n; i += kLanes) group(i, std::integral_constant<int, kLanes>());
-    for (; i < end * n; i++) group(i, std::integral_constant<int, 1>());
+    for (; i + kLanes <= end * n; i += kLanes) {
+      typename D::T to[kLanes];
+      for (int lane = 0; lane < kLanes; lane++) to[lane] = one(i + lane, lanes[lane]);
+      std::memcpy(dx + i, to, sizeof to);
+    }
+    for (; i < end * n; i++) dx[i] = one(i, lanes[0]);
     for (const float lane : lanes) *parts.of(block) += lane;
   });
   parts.total(sums);
@@ -220,10 +296,16 @@ void pool_forward(int64_t images, int64_t h, int64_t w, int64_t n, int64_t repea
   for_blocks(lines * kRows, [=](int64_t line, int64_t, int64_t) {
     const auto* top = x + line * 2 * row;
     auto* out = y + line * (w / 2) * n * repeat;
-    for (int64_t i = 0; i < w / 2; i++, top += 2 * n)
-      for (int64_t k = 0; k < repeat; k++, out += n)
-        for (int64_t c = 0; c < n; c++)
-          out[c] = D::put(0.25f * (D::get(top[c]) + D::get(top[c + n]) + D::get(top[c + row]) + D::get(top[c + row + n])));
+    for (int64_t i = 0; i < w / 2; i++, top += 2 * n, out += repeat * n)
+      by_lanes(n, [=](int64_t c, auto width) {
+        constexpr int kWidth = decltype(width)::value;
+        typename D::T mean[kWidth];
+        for (int j = 0; j < kWidth; j++) {
+          const auto* at = top + c + j;
+          mean[j] = D::put(0.25f * (D::get(at[0]) + D::get(at[n]) + D::get(at[row]) + D::get(at[row + n])));
+        }
+        for (int64_t k = 0; k < repeat; k++) std::memcpy(out + k * n + c, mean, sizeof mean);
+      });
   });
 }
 
@@ -268,38 +350,55 @@ MPQT mpqt_threads(int threads) {
   pool = threads > 1 ? std::make_unique<mpq::ThreadPool>(threads) : nullptr;
 }
 
-MPQT mpqt_tail_forward(int bf16, int64_t rows, int64_t n, const void* z, const void* r, const float* before, const float* slope,
-                       const float* after, void* y) {
+MPQT mpqt_tail_forward(int bf16, int64_t rows, int64_t n, const void* z, const void* r, const float* gain, const float* before,
+                       const float* slope, const float* after, void* y) {
   by_type(bf16, [&](auto d) {
     using D = decltype(d);
     using T = typename D::T;
-    (r ? tail_forward<D, true> : tail_forward<D, false>)(rows, n, in<T>(z), in<T>(r), before, slope, after, out<T>(y));
+    (r ? tail_forward<D, true> : tail_forward<D, false>)(rows, n, in<T>(z), in<T>(r), gain, before, slope, after, out<T>(y));
   });
 }
 
-MPQT mpqt_tail_backward(int bf16, int64_t rows, int64_t n, const void* g, const void* z, const void* r, const float* before,
-                        const float* slope, void* dv, float* sums) {
+MPQT mpqt_tail_backward(int bf16, int64_t rows, int64_t n, const void* g, const void* z, const void* r, const float* gain,
+                        const float* before, const float* slope, const float* mean, void* dv, float* sums) {
   by_type(bf16, [&](auto d) {
     using D = decltype(d);
     using T = typename D::T;
-    (r ? tail_backward<D, true> : tail_backward<D, false>)(rows, n, in<T>(g), in<T>(z), in<T>(r), before, slope, out<T>(dv), sums);
+    (r ? tail_backward<D, true> : tail_backward<D, false>)(rows, n, in<T>(g), in<T>(z), in<T>(r), gain, before, slope, mean,
+                                                           out<T>(dv), sums);
   });
 }
 
-MPQT mpqt_sign_forward(int bf16, int64_t rows, int64_t n, const void* x, const float* shift, float t, void* y) {
+MPQT mpqt_moments(int bf16, int64_t rows, int64_t n, const void* z, const float* near, float* sums) {
   by_type(bf16, [&](auto d) {
     using T = typename decltype(d)::T;
-    sign_forward<decltype(d)>(rows, n, in<T>(x), shift, t, out<T>(y));
+    moments<decltype(d)>(rows, n, in<T>(z), near, sums);
   });
 }
 
-MPQT mpqt_sign_backward(int bf16, int64_t rows, int64_t n, const void* g, const void* x, const float* shift, float t, int ste,
-                        void* dx, float* sums) {
+MPQT mpqt_norm_backward(int bf16, int64_t rows, int64_t n, const void* dv, const void* z, const float* gain, const float* slope,
+                        const float* offset, void* dz) {
+  by_type(bf16, [&](auto d) {
+    using T = typename decltype(d)::T;
+    norm_backward<decltype(d)>(rows, n, in<T>(dv), in<T>(z), gain, slope, offset, out<T>(dz));
+  });
+}
+
+MPQT mpqt_sign_forward(int bf16, int64_t images, int64_t h, int64_t w, int64_t n, int64_t pad, const void* x, const float* shift,
+                       float t, void* y) {
+  by_type(bf16, [&](auto d) {
+    using T = typename decltype(d)::T;
+    sign_forward<decltype(d)>({images, h, w, n, pad}, in<T>(x), shift, t, out<T>(y));
+  });
+}
+
+MPQT mpqt_sign_backward(int bf16, int64_t images, int64_t h, int64_t w, int64_t n, int64_t pad, const void* g, const void* x,
+                        const float* shift, float t, int ste, void* dx, float* sums) {
   by_type(bf16, [&](auto d) {
     using D = decltype(d);
     using T = typename D::T;
     (ste == kClip ? sign_backward<D, kClip> : ste == kPolynomial ? sign_backward<D, kPolynomial> : sign_backward<D, kIdentity>)(
-        rows, n, in<T>(g), in<T>(x), shift, t, out<T>(dx), sums);
+        {images, h, w, n, pad}, in<T>(g), in<T>(x), shift, t, out<T>(dx), sums);
   });
 }
 

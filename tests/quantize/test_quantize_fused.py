@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from mpqyolo.detector.blocks import RPReLU
 from mpqyolo.quantize import fused
 from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, LsqQuantise, PoolRepeat, Tail
 
 pytestmark = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the training operators need AVX2")
 
-SHAPES = [(2, 16, 6, 10), (1, 3, 4, 2), (3, 33, 8, 8), (2, 64, 20, 18), (1, 1, 2, 2)]
+SHAPES = [(2, 16, 6, 10), (2, 8, 6, 8), (1, 3, 4, 2), (3, 33, 8, 8), (2, 64, 20, 18), (1, 1, 2, 2)]
 
 
 def test_the_library_is_built() -> None:
@@ -34,12 +35,14 @@ def both(monkeypatch: pytest.MonkeyPatch, work: Callable[..., Tensor], *inputs: 
     return results
 
 
-def agree(results: list[list[Tensor]], dtype: torch.dtype) -> None:
+def agree(results: list[list[Tensor]], dtype: torch.dtype, kinks: float = 0) -> None:
+    """kinks: share of a map's numbers that may differ, where one side rounds a number to the other side of a kink."""
     for got, want in zip(*results, strict=True):
         assert got.dtype == want.dtype and got.shape == want.shape
         tolerance = 2e-2 if dtype == torch.bfloat16 else 2e-5
         scale = want.float().abs().max().clamp(min=1)
-        assert (got.float() - want.float()).abs().max() <= tolerance * scale
+        off = (got.float() - want.float()).abs() > tolerance * scale
+        assert off.float().mean() <= (kinks if got.shape == results[0][0].shape else 5 * kinks)
 
 
 def maps(shape: tuple[int, ...], dtype: torch.dtype, count: int = 1) -> list[Tensor]:
@@ -62,13 +65,45 @@ def test_tail(shape: tuple[int, ...], dtype: torch.dtype, residual: bool, monkey
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("residual", [False, True])
+def test_batch_norm_and_tail(residual: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against torch's batch norm: result, all gradients, running statistics; channels far from zero keep their digits."""
+    for shape in SHAPES[:-1]:
+        channels = shape[1]
+        z, r = maps(shape, dtype, 2)
+        z = (3 * z + torch.arange(channels).view(1, -1, 1, 1) % 5).to(dtype)
+        norms: list[torch.nn.BatchNorm2d] = []
+
+        def work(z: Tensor, r: Tensor, *numbers: Tensor, made: list[torch.nn.BatchNorm2d] = norms) -> Tensor:
+            act, norm = RPReLU(z.shape[1]), torch.nn.BatchNorm2d(z.shape[1], eps=1e-3, momentum=0.03)
+            made.append(norm)
+            with torch.no_grad():
+                norm.running_mean.fill_(1.5)
+            names = ("before", "slope", "after")
+            for name, number in zip(names, numbers, strict=False):
+                del act._parameters[name]
+                setattr(act, name, number)
+            for name, number in zip(("weight", "bias"), numbers[3:], strict=True):
+                del norm._parameters[name]
+                setattr(norm, name, number)
+            return act(z, r if residual else None, norm) + (0 if residual else 0 * r)
+
+        numbers = [torch.randn(1, channels, 1, 1) * 0.3 for _ in range(3)] + [torch.randn(channels) for _ in range(2)]
+        agree(both(monkeypatch, work, z, r, *numbers), dtype, kinks=0.02 if dtype == torch.bfloat16 else 0)
+        ours, theirs = norms
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            assert torch.allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", STE_KINDS)
 @pytest.mark.parametrize("strength", [1.0, 0.25])
 def test_sign(kind: str, strength: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     for shape in SHAPES:
         (x,) = maps(shape, dtype)
         shift = (torch.randn(1, shape[1], 1, 1) * 8).round() / 16
-        agree(both(monkeypatch, lambda x, s: BinariseActivation.apply(x, s, strength, kind), x, shift), dtype)
+        for pad in (0, 1, 2):
+            agree(both(monkeypatch, lambda x, s, p=pad: BinariseActivation.apply(x, s, strength, kind, p), x, shift), dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

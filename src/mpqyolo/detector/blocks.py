@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mpqyolo.graph.ir import STREAM_FRACTION
+from mpqyolo.quantize import fused
 from mpqyolo.quantize.layers import QuantConv2d
 from mpqyolo.quantize.quantiser import Quantiser
-from mpqyolo.quantize.ste import PoolRepeat, Tail
+from mpqyolo.quantize.ste import NormTail, PoolRepeat, Tail
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03
 SLOPE_LIMIT = 1 - 2.0**-15  # slopes and gains are Q15 numbers in the engine
@@ -34,8 +35,24 @@ class Pixels(nn.Module):
         self.input_quantiser: Quantiser | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.float().div_(255) if images.dtype == torch.uint8 else images / 255
+        if images.dtype != torch.uint8:
+            x = images / 255
+        elif self.input_quantiser is None and torch.is_autocast_enabled(images.device.type):
+            # 0..255 and 255 are exact in half precision too: rounded once, as the convolution would round the float quotient.
+            x = images.to(torch.get_autocast_dtype(images.device.type)).div_(255)
+        else:
+            x = images.float().div_(255)
         return x if self.input_quantiser is None else self.input_quantiser(x)
+
+
+@torch.no_grad()
+def follow_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+    """What batch norm does with a batch's mean and biased variance of `count` values a channel."""
+    assert norm.momentum is not None and norm.running_mean is not None and norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(var * (count / max(count - 1, 1)), norm.momentum)
+    norm.num_batches_tracked.add_(1)
 
 
 class RPReLU(nn.Module):
@@ -54,9 +71,16 @@ class RPReLU(nn.Module):
         self.slope.fill_(0.02)
         self.after.fill_(-0.1636)
 
-    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Of x + shortcut, where there is one."""
-        return Tail.apply(x, shortcut, self.before, self.slope.clamp(-SLOPE_LIMIT, SLOPE_LIMIT), self.after)
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, norm: nn.Module | None = None) -> Tensor:
+        """Of norm(x) + shortcut, where there are such."""
+        slope = self.slope.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)
+        if isinstance(norm, nn.BatchNorm2d) and norm.training and norm.momentum is not None and fused.usable(x):
+            y, mean, var = NormTail.apply(
+                x, shortcut, norm.weight, norm.bias, self.before, slope, self.after, norm.running_mean, norm.eps
+            )
+            follow_statistics(norm, mean, var, x.numel() // x.shape[1])
+            return y
+        return Tail.apply(x if norm is None else norm(x), shortcut, self.before, slope, self.after)
 
 
 class Shortcut(nn.Module):
@@ -111,9 +135,13 @@ class StreamConv(nn.Module):
         self.act = acts[act]()
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        y = self.bn(self.conv(x))
+        y = self.conv(x)
         beside = None if self.shortcut is None else self.shortcut(x)
-        y = self.act(y, beside) if isinstance(self.act, RPReLU) else self.act(y if beside is None else y + beside)
+        if isinstance(self.act, RPReLU):
+            y = self.act(y, beside, self.bn)
+        else:
+            y = self.bn(y)
+            y = self.act(y if beside is None else y + beside)
         if residual is not None:
             y = residual + y
         return y if self.training else self.settle(y)
@@ -163,7 +191,7 @@ class ToCode(nn.Module):
         self.code = Code()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.code(x - self.shift)
+        return self.code(x - self.shift.to(x.dtype))
 
 
 class Predict(QuantConv2d):

@@ -24,8 +24,8 @@ class BinaryActivation(Quantiser):
         self.ste = ste
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1), requires_grad=shift)
 
-    def quantise(self, x: Tensor, strength: float) -> Tensor:
-        return BinariseActivation.apply(x, self.shift, strength, self.ste)
+    def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
+        return BinariseActivation.apply(x, self.shift, strength, self.ste, pad)
 
     def pad_value(self) -> float:
         """What a convolution pads this map with: -1 when quantised (docs/numerics.md), 0 when float, blended alike."""
@@ -38,5 +38,5 @@ class BinaryWeight(Quantiser):
     def __init__(self) -> None:
         super().__init__(bits=1)
 
-    def quantise(self, w: Tensor, strength: float) -> Tensor:
-        return BinariseWeight.apply(w, strength)
+    def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
+        return BinariseWeight.apply(x, strength)

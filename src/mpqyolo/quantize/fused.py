@@ -75,35 +75,67 @@ def _numbers(parameter: Tensor) -> Tensor:
     return parameter.detach().float().contiguous()
 
 
-def tail_forward(z: Tensor, r: Tensor | None, before: Tensor, slope: Tensor, after: Tensor) -> Tensor:
-    """f(z + r - before) + after, f the PReLU of `slope`; z, r: packed, of one type; parameters: C numbers each."""
+def tail_forward(z: Tensor, r: Tensor | None, before: Tensor, slope: Tensor, after: Tensor, gain: Tensor | None = None) -> Tensor:
+    """f(gain * z + r - before) + after, f the PReLU of `slope`; z, r: packed, of one type; others: C numbers each."""
     y = torch.empty_like(z)
-    numbers = [_numbers(p) for p in (before, slope, after)]
+    numbers = [_numbers(p) for p in (torch.ones(z.shape[1]) if gain is None else gain, before, slope, after)]
     _call("mpqt_tail_forward", z, *_rows(z), z, r, *numbers, y)
     return y
 
 
-def tail_backward(g: Tensor, z: Tensor, r: Tensor | None, before: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of z (and of r), and (3, C) sums: of that gradient, of g * v where v < 0, of g."""
-    dv, sums = torch.empty_like(z), torch.empty(3, z.shape[1])
-    numbers = [_numbers(p) for p in (before, slope)]
+def tail_backward(
+    g: Tensor,
+    z: Tensor,
+    r: Tensor | None,
+    before: Tensor,
+    slope: Tensor,
+    gain: Tensor | None = None,
+    mean: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gradient dv of gain * z (and of r), and (4, C) sums: of dv, of g * v where v < 0, of g, of dv * (z - mean)."""
+    dv, sums = torch.empty_like(z), torch.empty(4, z.shape[1])
+    gain = torch.ones(z.shape[1]) if gain is None else gain
+    mean = torch.zeros(z.shape[1]) if mean is None else mean
+    numbers = [_numbers(p) for p in (gain, before, slope, mean)]
     _call("mpqt_tail_backward", z, *_rows(z), g, z, r, *numbers, dv, sums)
     return dv, sums
 
 
-def sign_forward(x: Tensor, shift: Tensor, strength: float) -> Tensor:
-    """strength * sign(x - shift) + (1 - strength) * (x - shift)."""
-    y = torch.empty_like(x)
+def moments(z: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each channel, float32; near: C numbers that are not far from the means."""
+    sums, near = torch.empty(2, z.shape[1]), _numbers(near)
+    _call("mpqt_moments", z, *_rows(z), z, near, sums)
+    off, square = sums / (z.numel() / z.shape[1])
+    return near + off, (square - off * off).clamp_(min=0)
+
+
+def norm_backward(dv: Tensor, z: Tensor, gain: Tensor, slope: Tensor, offset: Tensor, reuse: bool) -> Tensor:
+    """gain * dv - slope * z + offset, C numbers each; in dv's memory if `reuse`."""
+    dz = dv if reuse else torch.empty_like(dv)
+    numbers = [_numbers(p) for p in (gain, slope, offset)]
+    _call("mpqt_norm_backward", z, *_rows(z), dv, z, *numbers, dz)
+    return dz
+
+
+def _border(x: Tensor, pad: int) -> list[Any]:
+    b, c, h, w = x.shape
+    return [_INT(v) for v in (b, h, w, c, pad)]
+
+
+def sign_forward(x: Tensor, shift: Tensor, strength: float, pad: int = 0) -> Tensor:
+    """strength * sign(x - shift) + (1 - strength) * (x - shift), in a border of `pad` times -strength."""
+    b, c, h, w = x.shape
+    y = torch.empty((b, c, h + 2 * pad, w + 2 * pad), dtype=x.dtype, memory_format=torch.channels_last)
     numbers = _numbers(shift)
-    _call("mpqt_sign_forward", x, *_rows(x), x, numbers, _FLOAT(strength), y)
+    _call("mpqt_sign_forward", x, *_border(x, pad), x, numbers, _FLOAT(strength), y)
     return y
 
 
-def sign_backward(g: Tensor, x: Tensor, shift: Tensor, strength: float, ste: int) -> tuple[Tensor, Tensor]:
-    """Gradient of x, and its sum over all but channels (C,)."""
+def sign_backward(g: Tensor, x: Tensor, shift: Tensor, strength: float, ste: int, pad: int = 0) -> tuple[Tensor, Tensor]:
+    """Gradient of x, and its sum over all but channels (C,); g has the border."""
     dx, sums = torch.empty_like(x), torch.empty(x.shape[1])
     numbers = _numbers(shift)
-    _call("mpqt_sign_backward", x, *_rows(x), g, x, numbers, _FLOAT(strength), ctypes.c_int(ste), dx, sums)
+    _call("mpqt_sign_backward", x, *_border(x, pad), g, x, numbers, _FLOAT(strength), ctypes.c_int(ste), dx, sums)
     return dx, sums
 
 

@@ -40,8 +40,9 @@ def watch_bits(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     shares: dict[str, Tensor] = {}
 
     def note(name: str):
-        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            share = output.gt(0).float().mean((0, 2, 3))
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            assert isinstance(module, BinaryActivation)
+            share = inputs[0].ge(module.shift).float().mean((0, 2, 3))  # of the map without its border
             shares[name] = shares.get(name, 0) + torch.stack([share, torch.ones_like(share)])
 
         return hook

@@ -25,13 +25,10 @@ class QuantConv2d(nn.Conv2d):
         self.weight_quantiser: Quantiser | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        pad_value = 0.0
-        if self.input_quantiser is not None:
-            x = self.input_quantiser(x)
-            pad_value = self.input_quantiser.pad_value()
-        weight = self.weight if self.weight_quantiser is None else self.weight_quantiser(self.weight)
         padding = self.padding
-        if pad_value != 0 and self.padding[0] > 0:
-            pad = self.padding[0]
-            x, padding = functional.pad(x, (pad, pad, pad, pad), value=pad_value), (0, 0)
+        if self.input_quantiser is not None:
+            bordered = padding[0] > 0 and self.input_quantiser.pad_value() != 0
+            x = self.input_quantiser(x, padding[0] if bordered else 0)
+            padding = (0, 0) if bordered else padding
+        weight = self.weight if self.weight_quantiser is None else self.weight_quantiser(self.weight)
         return functional.conv2d(x, weight, self.bias, self.stride, padding)

@@ -78,7 +78,7 @@ class LsqWeight(Lsq):
     def initialise(self, x: Tensor) -> None:
         self.set_scale(mse_scale(x.reshape(self.log_scale.numel(), -1), *self.limits))
 
-    def quantise(self, x: Tensor, strength: float) -> Tensor:
+    def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         low, high = self.limits
         each = x.numel() // self.log_scale.numel()
         return LsqQuantise.apply(x, self.scale, low, high, 1 / math.sqrt(each * high), strength)
@@ -103,13 +103,13 @@ class LsqActivation(Lsq):
         values = (x if self.shift is None else x - self.shift).float().clamp(min=0).flatten()
         self.set_scale(mse_scale(values[:: max(1, values.numel() // 200_000)][None], *self.limits))
 
-    def quantise(self, x: Tensor, strength: float) -> Tensor:
+    def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         low, high = self.limits
         return LsqQuantise.apply(self.shifted(x), self.scale, low, high, 1 / math.sqrt(x.numel() * high), strength)
 
     def shifted(self, x: Tensor) -> Tensor:
         """x - shift, where there is a shift."""
-        return x if self.shift is None else x - self.shift
+        return x if self.shift is None else x - self.shift.to(x.dtype)
 
     def float_value(self, x: Tensor) -> Tensor:
         return self.shifted(x).relu()

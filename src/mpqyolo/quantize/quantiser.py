@@ -44,7 +44,7 @@ class Quantiser(nn.Module):
     def initialise(self, x: Tensor) -> None:
         """Set scales from the first tensor seen with strength above 0. Nothing to do by default."""
 
-    def quantise(self, x: Tensor, strength: float) -> Tensor:
+    def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         raise AssertionError("subclasses define quantise")
 
     def float_value(self, x: Tensor) -> Tensor:
@@ -55,7 +55,8 @@ class Quantiser(nn.Module):
         """What a convolution pads the quantised map with."""
         return 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pad: int = 0) -> Tensor:
+        """The map; in a border of `pad` pixels of `pad_value()`, where that is not 0."""
         strength = float(self.strength)
         if strength == 0:
             return self.float_value(x)
@@ -63,4 +64,4 @@ class Quantiser(nn.Module):
             with torch.no_grad():
                 self.initialise(x.detach())
             self.initialised.fill_(True)
-        return self.quantise(x, strength)
+        return self.quantise(x, strength, pad)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional
 
 from mpqyolo.quantize import fused
 
@@ -37,34 +38,36 @@ def _over_channels(x: Tensor) -> Tensor:
 class BinariseActivation(Function):
     """Forward: t*sign(x - shift) + (1-t)*(x - shift). Backward: g * (t*d + (1-t)), d the named STE at x - shift.
 
-    x: (B, C, H, W); shift: (1, C, 1, 1), learned (Liu et al. 2020, ReActNet: RSign).
+    x: (B, C, H, W); shift: (1, C, 1, 1), learned (Liu et al. 2020, ReActNet: RSign). With `pad`, the result lies in a border of
+    so many pixels of -t, what a convolution pads bits with.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shift: Tensor, strength: float, kind: str) -> Tensor:
-        ctx.setting = strength, kind
+    def forward(ctx: Any, x: Tensor, shift: Tensor, strength: float, kind: str, pad: int = 0) -> Tensor:
+        ctx.setting = strength, kind, pad
         if fused.usable(x):
             x = fused.packed(x)
             ctx.save_for_backward(x, shift)
-            return fused.sign_forward(x, shift, strength)
+            return fused.sign_forward(x, shift, strength, pad)
         ctx.save_for_backward(x, shift)
         u = x - shift
         y = sign(u)
-        return (y if strength == 1 else y.mul_(strength).add_(u, alpha=1 - strength)).to(x.dtype)
+        y = (y if strength == 1 else y.mul_(strength).add_(u, alpha=1 - strength)).to(x.dtype)
+        return functional.pad(y, (pad,) * 4, value=-strength) if pad else y
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x, shift = ctx.saved_tensors
-        strength, kind = ctx.setting
+        strength, kind, pad = ctx.setting
         if fused.usable(x):
-            d, total = fused.sign_backward(fused.packed(g), x, shift, strength, STE_KINDS.index(kind))
+            d, total = fused.sign_backward(fused.packed(g), x, shift, strength, STE_KINDS.index(kind), pad)
         else:
             d = _sign_gradient(x - shift, kind)
             if strength != 1:
                 d.mul_(strength).add_(1 - strength)
-            d = d.mul_(g).to(x.dtype)
+            d = d.mul_(g[:, :, pad : g.shape[2] - pad, pad : g.shape[3] - pad]).to(x.dtype)
             total = _over_channels(d)
-        return d, total.neg_().view_as(shift), None, None
+        return d, total.neg_().view_as(shift), None, None, None
 
 
 class BinariseWeight(Function):
@@ -172,6 +175,47 @@ class Tail(Function):
         return dv, None if r is None else dv, d_before, d_slope, d_after
 
 
+class NormTail(Function):
+    """Batch norm in training and Tail at once: f(weight * (z - mean) / sqrt(var + eps) + bias + r - before) + after.
+
+    z: (B, C, H, W), `fused.usable`; near: C numbers not far from its means. Returns the result and the batch's mean and (biased)
+    variance, which have no gradient. Neither the normalised map nor its gradient is ever in memory.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        r: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        before: Tensor,
+        slope: Tensor,
+        after: Tensor,
+        near: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        z, r = fused.packed(z), None if r is None else fused.packed(r.to(z.dtype))
+        mean, var = fused.moments(z, near)
+        inverse = (var + eps).rsqrt()
+        gain = weight * inverse
+        edge = before.flatten() - bias + mean * gain
+        ctx.save_for_backward(z, r, gain, edge, slope, mean, inverse)
+        ctx.mark_non_differentiable(mean, var)
+        return fused.tail_forward(z, r, edge, slope, after, gain), mean, var
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _mean: Any, _var: Any) -> tuple[Tensor | None, ...]:
+        z, r, gain, edge, slope, mean, inverse = ctx.saved_tensors
+        dv, sums = fused.tail_backward(fused.packed(g.to(z.dtype)), z, r, edge, slope, gain, mean)
+        # Ioffe & Szegedy 2015: dz = gain * (dv - mean(dv) - u * mean(dv * u)), u = (z - mean) * inverse.
+        count = z.numel() / z.shape[1]
+        along = sums[3] * inverse * inverse / count
+        dz = fused.norm_backward(dv, z, gain, gain * along, gain * (mean * along - sums[0] / count), reuse=r is None)
+        d_before, d_slope, d_after = (total.view_as(slope) for total in (-sums[0], sums[1], sums[2]))
+        return dz, None if r is None else dv, sums[3] * inverse, sums[0], d_before, d_slope, d_after, None, None
+
+
 class PoolRepeat(Function):
     """2x2 average, stride 2, channels repeated: (B, C, H, W) -> (B, repeat * C, H/2, W/2). H and W are even."""
 
@@ -180,11 +224,11 @@ class PoolRepeat(Function):
         ctx.repeat = repeat
         if fused.usable(x):
             return fused.pool_forward(fused.packed(x), repeat)
-        return torch.cat([torch.nn.functional.avg_pool2d(x, 2)] * repeat, 1)
+        return torch.cat([functional.avg_pool2d(x, 2)] * repeat, 1)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         if fused.usable(g):
             return fused.pool_backward(fused.packed(g), ctx.repeat), None
         total = g.unflatten(1, (ctx.repeat, -1)).sum(1) * 0.25
-        return torch.nn.functional.interpolate(total, scale_factor=2.0, mode="nearest"), None
+        return functional.interpolate(total, scale_factor=2.0, mode="nearest"), None
