@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
+import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,3 +61,23 @@ def places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("MPQ_DATA", home / "mpq-data")))
     parser.add_argument("--weights", type=Path, default=Path(os.environ.get("MPQ_WEIGHTS", home / "mpq-weights")))
     parser.add_argument("--runs", type=Path, default=Path(os.environ.get("MPQ_RUNS", home / "mpq-runs")))
+
+
+def machine() -> str:
+    """What kind of machine this is, without its name."""
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    wide = [name for name, flag in (("AVX2", " avx2 "), ("AVX-512", " avx512f "), ("VNNI", "avx512_vnni")) if flag in flags]
+    return f"{os.cpu_count()} cores, {platform.machine()} ({', '.join(wide)})"
+
+
+def commit() -> str:
+    """The commit that the figures were made at."""
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def table_row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"

@@ -13,16 +13,14 @@ import argparse
 import csv
 import datetime
 import json
-import os
-import platform
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Experiment, experiments, places, studies
+from common import HERE, Experiment, commit, experiments, machine, percent, places, studies, table_row
 from speed import speed_lines
+from tradeoff import tradeoff_lines
 
 from mpqyolo.cli.info import describe
 from mpqyolo.cli.resolve import open_predictor
@@ -44,18 +42,6 @@ SCORES = {  # keys of an entry, and their columns
 }
 SEEDS = 10  # seeds 0.. that an entry may have
 FAMILIES = ("n", "s", "m", "paper-n", "paper-s", "paper-m")
-
-
-def machine() -> str:
-    """What kind of machine this is, without its name."""
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    wide = [name for name, flag in (("AVX2", " avx2 "), ("AVX-512", " avx512f "), ("VNNI", "avx512_vnni")) if flag in flags]
-    return f"{os.cpu_count()} cores, {platform.machine()} ({', '.join(wide)})"
-
-
-def commit() -> str:
-    """The commit that the figures were made at."""
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
 
 
 def judge(chosen: Experiment, runs: Mapping[int, Path], data_root: Path) -> dict[str, Any]:
@@ -134,20 +120,12 @@ def costs() -> dict[str, Any]:
     return table
 
 
-def percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
-
-
 def spread(values: list[float]) -> str:
     """Mean in percent and, of several seeds, half the distance between the best and the worst."""
     if not values:
         return ""
     half = f" ± {50 * (max(values) - min(values)):.1f}" if len(values) > 1 else ""
     return percent(sum(values) / len(values)) + half
-
-
-def table_row(cells: Iterable[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def run_row(name: str, entry: dict[str, Any]) -> str:
@@ -183,6 +161,7 @@ def page(document: dict[str, Any]) -> str:
             own = [word for word in entry["set"] if any(word not in other["set"] for other in variants.values())]
             words = ", ".join(f"`{word}`" for word in own) or f"recipe `{entry['recipe']}`"
             lines.append(table_row([variant, percent(sum(values) / len(values)), ", ".join(map(percent, values)), words]))
+    lines += tradeoff_lines()
     lines += speed_lines(DOCS / "latency")
     lines += ["", "## Size and operations", "", document["formula"], ""]
     lines += ["Ratios are against the float YOLOv5 of the same size and classes at 640 px."]

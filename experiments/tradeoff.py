@@ -1,0 +1,124 @@
+"""What a byte and a millisecond buy: mAP50 of the packed models over their bytes and over the engine's time.
+
+    python experiments/tradeoff.py [--runs DIR] [--isa avx2] [--rounds 40]
+
+Takes the packed runs that docs/results.json knows and whose files lie in the run folders, times them in turns on one thread (on a
+quiet machine), and writes docs/tradeoff.json and a picture for each data set; table.py puts them into docs/results.md. Scores are for
+val and test together, means over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import HERE, Experiment, commit, experiments, machine, percent, places, table_row
+
+from mpqyolo.runtime.session import Model, Session
+
+DOCS = HERE.parent / "docs"
+WARM_UP = 3  # rounds
+COLOURS = {"mpq": "#1f6f4a", "w4a4": "#b4552d"}
+
+
+def median_ms(sessions: list[Session], rounds: int) -> list[float]:
+    """Median time of each network; they take turns."""
+    images = [np.zeros((s.info.height, s.info.width, 3), np.uint8) for s in sessions]
+    times: list[list[float]] = []
+    for _ in range(WARM_UP + rounds):
+        times.append([])
+        for session, image in zip(sessions, images, strict=True):
+            begin = time.perf_counter()
+            session.run(image)
+            times[-1].append(1e3 * (time.perf_counter() - begin))
+    return [float(ms) for ms in np.median(times[WARM_UP:], 0)]
+
+
+def measure(chosen: list[tuple[Experiment, dict[str, Any]]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    sessions = [Session(Model(c.folder(options.runs) / "model.mpqy"), threads=1, isa=options.isa) for c, _ in chosen]
+    return [
+        {"data": c.data, "model": c.model, "role": c.role, "map50": e["packed_both_map50"], "bytes": e["bytes"], "ms": ms}
+        for (c, e), ms in zip(chosen, median_ms(sessions, options.rounds), strict=True)
+    ]
+
+
+def draw(points: list[dict[str, Any]], floats: dict[str, float], title: str, path: Path) -> None:
+    """Points over bytes and over ms; lines are the float networks."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    panels = (("bytes", 1e3, "KB of the packed file"), ("ms", 1, "ms a photo, network only, 1 thread"))
+    for axis, (key, unit, words) in zip(axes, panels, strict=True):
+        for point in points:
+            x, y = point[key] / unit, 100 * point["map50"]
+            axis.plot(x, y, "o", color=COLOURS.get(point["role"], "#555555"))
+            axis.annotate(f"  {point['model']} {point['role']}", (x, y), fontsize=8, va="center")
+        for name, value in floats.items():
+            axis.axhline(100 * value, color="#b8bcc2", lw=1)
+            place = {"xy": (0.99, 100 * value), "xycoords": ("axes fraction", "data")}
+            axis.annotate(name, **place, fontsize=8, ha="right", va="bottom", color="#777777")
+        axis.set_xlabel(words, fontsize=9)
+        axis.set_xlim(0, 1.3 * max(point[key] / unit for point in points))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    axes[0].set_ylabel("mAP50, val and test, %", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def tradeoff_lines() -> list[str]:
+    """Lines of docs/results.md; none if nothing was measured."""
+    file = DOCS / "tradeoff.json"
+    if not file.is_file():
+        return []
+    document = json.loads(file.read_text())
+    made = f"`{document['command']}` ({document['date']}, commit {document['commit']}, {document['machine']})"
+    lines = ["", "## What a byte and a millisecond buy", "", made, ""]
+    lines += [table_row(("data", "model", "mAP50, val+test", "bytes", "ms", "mAP50 per 100 KB", "per ms")), "|---" * 7 + "|"]
+    for p in document["points"]:
+        per = (f"{1e7 * p['map50'] / p['bytes']:.1f}", f"{100 * p['map50'] / p['ms']:.1f}")
+        cells = (p["data"], f"{p['model']} {p['role']}", percent(p["map50"]), f"{p['bytes']:,}", f"{p['ms']:.2f}", *per)
+        lines.append(table_row(cells))
+    for data in dict.fromkeys(p["data"] for p in document["points"]):
+        lines += ["", f"![mAP50 over bytes and over time, {data}](tradeoff-{data}.png)"]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--isa", default="avx2")
+    parser.add_argument("--rounds", type=int, default=40)
+    places(parser)
+    options = parser.parse_args()
+    results = json.loads((DOCS / "results.json").read_text())["results"]
+    chosen = []
+    for run in experiments().values():
+        entry = results.get(run.data, {}).get(run.model, {}).get(run.role, {})
+        if "packed_both_map50" in entry and (run.folder(options.runs) / "model.mpqy").is_file():
+            chosen.append((run, entry))
+    points = measure(chosen, options)
+    for data in dict.fromkeys(point["data"] for point in points):
+        mine = [point for point in points if point["data"] == data]
+        entries = {f"{model} {role}": e for model, roles in results[data].items() for role, e in roles.items()}
+        floats = {name: e["both_map50"] for name, e in entries.items() if "bytes" not in e and "both_map50" in e}
+        draw(mine, floats, data, DOCS / f"tradeoff-{data}.png")
+    document = {
+        "command": f"python experiments/tradeoff.py --isa {options.isa} --rounds {options.rounds}",
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
+        "machine": machine(),
+        "points": points,
+    }
+    (DOCS / "tradeoff.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
