@@ -3,8 +3,8 @@
     python experiments/tradeoff.py [--runs DIR] [--isa avx2] [--rounds 40]
 
 Takes the packed runs that docs/results.json knows and whose files lie in the run folders, times them in turns on one thread (on a
-quiet machine), and writes docs/tradeoff.json and a picture for each data set; table.py puts them into docs/results.md. Scores are for
-val and test together, means over seeds.
+quiet machine), and writes docs/tradeoff.json and a picture for each data set; table.py puts them into docs/results.md. Scores are
+for val and test together, means over seeds.
 """
 
 from __future__ import annotations
