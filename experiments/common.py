@@ -17,7 +17,10 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Experiment:
-    """An entry of runs.toml, or one variant of a study in studies.toml (`role`: the variant's name)."""
+    """An entry of runs.toml, or one variant of a study in studies.toml (`role`: the variant's name).
+
+    start: weights to start from, teacher: an ONNX detector as `model=file`, both among the `--weights`.
+    """
 
     name: str
     data: str
@@ -26,7 +29,14 @@ class Experiment:
     recipe: str
     set: tuple[str, ...] = ()
     start: str = ""
+    teacher: str = ""
     study: str = ""
+
+    def sections(self, weights: Path, data_root: Path) -> dict[str, dict[str, Any]]:
+        """What the recipe says of places."""
+        model, _, file = self.teacher.partition("=")
+        teacher = {"teacher": {"model": model, "path": str(weights / file), "always": True}} if self.teacher else {}
+        return {"data": {"path": str(data_root / self.data)}, **teacher}
 
     def folder(self, runs: Path, seed: int = 0) -> Path:
         """Where its run with this seed lies."""
@@ -44,7 +54,7 @@ def studies() -> dict[str, Experiment]:
 
 
 def _variants(name: str, study: dict[str, Any]) -> Iterator[Experiment]:
-    common = {key: study[key] for key in ("data", "model", "start") if key in study}
+    common = {key: study[key] for key in ("data", "model", "start", "teacher") if key in study}
     for variant, own in study["variants"].items():
         recipe, *rest = own if own and "=" not in own[0] else (study["recipe"], *own)
         yield Experiment(f"{name}.{variant}", **common, role=variant, recipe=recipe, set=(*study["set"], *rest), study=name)

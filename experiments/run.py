@@ -29,8 +29,8 @@ def main() -> None:
     if (out / RUN_FILE).is_file():
         train(None, out, resume=True, exact=folded)
         return
-    data = {"path": str(options.data_root / chosen.data)}
-    recipe = load_recipe(chosen.recipe, [*chosen.set, f"seed={options.seed}"], data=data)
+    sections = chosen.sections(options.weights, options.data_root)
+    recipe = load_recipe(chosen.recipe, [*chosen.set, f"seed={options.seed}"], **sections)
     train(recipe, out, from_=options.weights / chosen.start if chosen.start else None, exact=folded)
 
 
