@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import HERE, Experiment, commit, experiments, machine, percent, places, studies, table_row
-from speed import speed_lines
+from speed import speed_lines, speed_sentence
 from tradeoff import tradeoff_lines
 
 from mpqyolo.cli.info import describe
@@ -187,6 +187,7 @@ def summary(document: dict[str, Any]) -> str:
     costs = [document["costs"][f"{name}/80/default"] for name in ("n", "s")]
     ratios = [f"{cost['size_ratio']:.1f} times smaller, {cost['ops_ratio']:.1f} times fewer operations" for cost in costs]
     lines += [f"Against the float YOLOv5 of its size at 80 classes, n is {ratios[0]}, and s {ratios[1]}."]
+    lines += [speed_sentence(DOCS / "latency")]
     return "\n".join(lines)
 
 
