@@ -30,7 +30,7 @@ def _ms(row: dict[str, Any]) -> float:
 
 
 def compared(document: dict[str, Any]) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """(group, family) -> our ms; how many times that ONNX Runtime fp32 and the best int8 take on YOLOv5 of that size, with ReLU."""
+    """(group, family) -> our ms, and how many times that ONNX Runtime fp32 and the best int8 take on its YOLOv5 (with ReLU)."""
     found = {}
     for group, rows in groups(document).items():
         int8 = [_ms(rows[name]) for name in INT8 if name in rows]
