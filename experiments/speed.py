@@ -61,7 +61,7 @@ def speed_sentence(folder: Path) -> str:
         if (f"{size}-640", "mpq") in found:
             ms, fp32, int8 = found[f"{size}-640", "mpq"]
             parts.append(
-                f"{size} {ms:.1f} ms, {fp32:.1f} times faster than ONNX Runtime in float and {int8:.1f} times than the best int8"
+                f"{size} {ms:.1f} ms, {fp32:.1f} times faster than ONNX Runtime in float, {int8:.1f} times than the best int8"
             )
     return f"On one AVX2 core at 640 px: {'; '.join(parts)} (on the float YOLOv5 of that size, with ReLU)." if parts else ""
 
