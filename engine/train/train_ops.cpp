@@ -1,6 +1,5 @@
-// The element-wise work of a quantised training step, forward and backward, one pass over memory each. Not part of the
-// engine: a library of its own, which mpqyolo.quantize.fused calls on torch's tensors and without which training is the
-// same, only slower.
+// The element-wise work of a quantised training step, forward and backward, one pass over memory each. With conv.cpp a library
+// beside the engine, which mpqyolo.quantize.fused calls on torch's tensors and without which training is the same, only slower.
 //
 // A map is a matrix of rows (batch * height * width) by channels (channels-last memory), float32 or bfloat16; all
 // arithmetic is float32. Sums over rows are taken in blocks of kRows rows, each in float, and the blocks are added in
@@ -11,26 +10,20 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <type_traits>
 #include <vector>
 
-#include "../src/threads.h"
+#include "pool.h"
+
+std::unique_ptr<mpq::ThreadPool> mpqt::pool;
 
 namespace {
 
 constexpr int64_t kRows = 256;
-std::unique_ptr<mpq::ThreadPool> pool;
 
 template <class Block>
-void for_blocks(int64_t rows, const Block& block) {
-  const int64_t blocks = (rows + kRows - 1) / kRows;
-  const int jobs = static_cast<int>(std::min<int64_t>(blocks, 64));
-  const auto work = [&](int job, int) {
-    for (int64_t b = blocks * job / jobs; b < blocks * (job + 1) / jobs; b++) block(b, b * kRows, std::min(rows, (b + 1) * kRows));
-  };
-  if (pool) pool->run(jobs, work);
-  else for (int job = 0; job < jobs; job++) work(job, 0);
+void for_rows(int64_t rows, const Block& block) {
+  mpqt::for_blocks(rows, kRows, block);
 }
 
 struct F32 {
@@ -57,7 +50,8 @@ struct BF16 {
 // Sums of `width` numbers a block, added up in order.
 class Sums {
  public:
-  Sums(int64_t rows, int64_t width) : width_(width), blocks_((rows + kRows - 1) / kRows), parts_(static_cast<size_t>(blocks_ * width)) {}
+  Sums(int64_t rows, int64_t width)
+      : width_(width), blocks_((rows + kRows - 1) / kRows), parts_(static_cast<size_t>(blocks_ * width)) {}
   float* of(int64_t block) { return parts_.data() + block * width_; }
   void total(float* to) const {
     std::vector<double> sum(static_cast<size_t>(width_));
@@ -87,11 +81,12 @@ inline void by_lanes(int64_t n, const Lanes& lanes) {
 template <class D, bool kResidual>
 void tail_forward(int64_t rows, int64_t n, const typename D::T* z, const typename D::T* r, const float* gain, const float* before,
                   const float* slope, const float* after, typename D::T* y) {
-  for_blocks(rows, [=](int64_t, int64_t begin, int64_t end) {
+  for_rows(rows, [=](int64_t, int64_t begin, int64_t end) {
     by_lanes(n, [=](int64_t first, auto width) {
       constexpr int kWidth = decltype(width)::value;
       float k[kWidth], b[kWidth], s[kWidth], a[kWidth];
-      for (int c = 0; c < kWidth; c++) k[c] = gain[first + c], b[c] = before[first + c], s[c] = slope[first + c], a[c] = after[first + c];
+      for (int c = 0; c < kWidth; c++)
+        k[c] = gain[first + c], b[c] = before[first + c], s[c] = slope[first + c], a[c] = after[first + c];
       for (int64_t i = begin * n + first; i < end * n; i += n) {
         typename D::T to[kWidth];
         for (int c = 0; c < kWidth; c++) {
@@ -107,15 +102,17 @@ void tail_forward(int64_t rows, int64_t n, const typename D::T* z, const typenam
 // dv = g * f'(v); sums: [sum dv, sum g * v where v < 0, sum g, sum dv * (z - mean)] a channel.
 template <class D, bool kResidual>
 void tail_backward(int64_t rows, int64_t n, const typename D::T* g, const typename D::T* z, const typename D::T* r,
-                   const float* gain, const float* before, const float* slope, const float* mean, typename D::T* dv, float* sums) {
+                   const float* gain, const float* before, const float* slope, const float* mean, typename D::T* dv,
+                   float* sums) {
   Sums parts(rows, 4 * n);
-  for_blocks(rows, [&](int64_t block, int64_t begin, int64_t end) {
+  for_rows(rows, [&](int64_t block, int64_t begin, int64_t end) {
     float* const sum = parts.of(block);
     by_lanes(n, [=](int64_t first, auto width) {
       constexpr int kWidth = decltype(width)::value;
       float through[kWidth] = {}, below[kWidth] = {}, all[kWidth] = {}, with[kWidth] = {};
       float k[kWidth], b[kWidth], s[kWidth], m[kWidth];
-      for (int c = 0; c < kWidth; c++) k[c] = gain[first + c], b[c] = before[first + c], s[c] = slope[first + c], m[c] = mean[first + c];
+      for (int c = 0; c < kWidth; c++)
+        k[c] = gain[first + c], b[c] = before[first + c], s[c] = slope[first + c], m[c] = mean[first + c];
       for (int64_t i = begin * n + first; i < end * n; i += n) {
         typename D::T to[kWidth];
         for (int c = 0; c < kWidth; c++) {
@@ -130,7 +127,8 @@ void tail_backward(int64_t rows, int64_t n, const typename D::T* g, const typena
         std::memcpy(dv + i, to, sizeof to);
       }
       for (int c = 0; c < kWidth; c++) {
-        sum[first + c] = through[c], sum[n + first + c] = below[c], sum[2 * n + first + c] = all[c], sum[3 * n + first + c] = with[c];
+        sum[first + c] = through[c], sum[n + first + c] = below[c], sum[2 * n + first + c] = all[c],
+                    sum[3 * n + first + c] = with[c];
       }
     });
   });
@@ -141,7 +139,7 @@ void tail_backward(int64_t rows, int64_t n, const typename D::T* g, const typena
 template <class D>
 void moments(int64_t rows, int64_t n, const typename D::T* z, const float* near, float* sums) {
   Sums parts(rows, 2 * n);
-  for_blocks(rows, [&](int64_t block, int64_t begin, int64_t end) {
+  for_rows(rows, [&](int64_t block, int64_t begin, int64_t end) {
     float* const sum = parts.of(block);
     by_lanes(n, [=](int64_t first, auto width) {
       constexpr int kWidth = decltype(width)::value;
@@ -161,9 +159,9 @@ void moments(int64_t rows, int64_t n, const typename D::T* z, const float* near,
 
 // dz = gain * dv - slope * z + offset, C numbers each: what a batch norm makes of the gradient of its output. dz may be dv.
 template <class D>
-void norm_backward(int64_t rows, int64_t n, const typename D::T* dv, const typename D::T* z, const float* gain, const float* slope,
-                   const float* offset, typename D::T* dz) {
-  for_blocks(rows, [=](int64_t, int64_t begin, int64_t end) {
+void norm_backward(int64_t rows, int64_t n, const typename D::T* dv, const typename D::T* z, const float* gain,
+                   const float* slope, const float* offset, typename D::T* dz) {
+  for_rows(rows, [=](int64_t, int64_t begin, int64_t end) {
     by_lanes(n, [=](int64_t first, auto width) {
       constexpr int kWidth = decltype(width)::value;
       float k[kWidth], s[kWidth], o[kWidth];
@@ -189,7 +187,7 @@ template <class D>
 void sign_forward(const Border& map, const typename D::T* x, const float* shift, float t, typename D::T* y) {
   const float rest = 1 - t;
   const int64_t n = map.n, side = map.pad * n;
-  for_blocks(map.images * map.h * kRows, [=](int64_t line, int64_t, int64_t) {
+  mpqt::for_blocks(map.images * map.h, 1, [=](int64_t line, int64_t, int64_t) {
     const auto* from = x + line * map.w * n;
     auto* to = y + map.line(line);
     const auto none = D::put(-t);
@@ -222,7 +220,7 @@ void sign_backward(const Border& map, const typename D::T* g, const typename D::
   const int64_t n = map.n, lines = map.images * map.h;
   Sums parts(lines * kRows, n);
   const float rest = 1 - t;
-  for_blocks(lines * kRows, [&](int64_t line, int64_t, int64_t) {
+  mpqt::for_blocks(lines, 1, [&](int64_t line, int64_t, int64_t) {
     float* const all = parts.of(line);
     const auto *gl = g + map.line(line), *xl = x + line * map.w * n;
     auto* to = dx + line * map.w * n;
@@ -253,7 +251,7 @@ inline float code_of(float v, float low, float high) { return std::min(std::max(
 template <class D>
 void lsq_forward(int64_t rows, int64_t n, const typename D::T* x, float scale, float low, float high, float t, typename D::T* y) {
   const float inverse = 1 / scale, rest = 1 - t, floor_at = low == 0 ? 0.0f : -INFINITY;
-  for_blocks(rows, [=](int64_t, int64_t begin, int64_t end) {
+  for_rows(rows, [=](int64_t, int64_t begin, int64_t end) {
     for (int64_t i = begin * n; i < end * n; i++) {
       const float u = D::get(x[i]);
       y[i] = D::put(t * scale * code_of(u * inverse, low, high) + (rest != 0 ? rest * std::max(u, floor_at) : 0.0f));
@@ -267,7 +265,7 @@ void lsq_backward(int64_t rows, int64_t n, const typename D::T* g, const typenam
                   float t, typename D::T* dx, float* sums) {
   Sums parts(rows, 1);
   const float inverse = 1 / scale, rest = 1 - t, floor_at = low == 0 ? 0.0f : -INFINITY;
-  for_blocks(rows, [=, &parts](int64_t block, int64_t begin, int64_t end) {
+  for_rows(rows, [=, &parts](int64_t block, int64_t begin, int64_t end) {
     // As one channel of many numbers: `kLanes` independent sums, so that the loop is vectors.
     float lanes[kLanes] = {};
     const auto one = [=](int64_t i, float& sum) {
@@ -293,7 +291,7 @@ void lsq_backward(int64_t rows, int64_t n, const typename D::T* g, const typenam
 template <class D>
 void pool_forward(int64_t images, int64_t h, int64_t w, int64_t n, int64_t repeat, const typename D::T* x, typename D::T* y) {
   const int64_t lines = images * (h / 2), row = w * n;
-  for_blocks(lines * kRows, [=](int64_t line, int64_t, int64_t) {
+  mpqt::for_blocks(lines, 1, [=](int64_t line, int64_t, int64_t) {
     const auto* top = x + line * 2 * row;
     auto* out = y + line * (w / 2) * n * repeat;
     for (int64_t i = 0; i < w / 2; i++, top += 2 * n, out += repeat * n)
@@ -312,7 +310,7 @@ void pool_forward(int64_t images, int64_t h, int64_t w, int64_t n, int64_t repea
 template <class D>
 void pool_backward(int64_t images, int64_t h, int64_t w, int64_t n, int64_t repeat, const typename D::T* g, typename D::T* dx) {
   const int64_t lines = images * (h / 2), row = w * n;
-  for_blocks(lines * kRows, [=](int64_t line, int64_t, int64_t) {
+  mpqt::for_blocks(lines, 1, [=](int64_t line, int64_t, int64_t) {
     const auto* in = g + line * (w / 2) * n * repeat;
     auto* top = dx + line * 2 * row;
     for (int64_t i = 0; i < w / 2; i++, top += 2 * n, in += n * repeat)
@@ -334,20 +332,22 @@ void by_type(int bf16, const F& f) {
 }
 
 template <class T>
-const T* in(const void* p) { return static_cast<const T*>(p); }
+const T* in(const void* p) {
+  return static_cast<const T*>(p);
+}
 template <class T>
-T* out(void* p) { return static_cast<T*>(p); }
+T* out(void* p) {
+  return static_cast<T*>(p);
+}
 
 }  // namespace
 
 // bf16: 0 for float32 maps, 1 for bfloat16.
-#define MPQT extern "C" __attribute__((visibility("default"))) void
-
 MPQT mpqt_threads(int threads) {
   // A forked child has none of its parent's threads, and must not wait for them: it forgets the pool and works alone.
-  static const int once = pthread_atfork(nullptr, nullptr, [] { static_cast<void>(pool.release()); });
+  static const int once = pthread_atfork(nullptr, nullptr, [] { static_cast<void>(mpqt::pool.release()); });
   static_cast<void>(once);
-  pool = threads > 1 ? std::make_unique<mpq::ThreadPool>(threads) : nullptr;
+  mpqt::pool = threads > 1 ? std::make_unique<mpq::ThreadPool>(threads) : nullptr;
 }
 
 MPQT mpqt_tail_forward(int bf16, int64_t rows, int64_t n, const void* z, const void* r, const float* gain, const float* before,
@@ -397,8 +397,9 @@ MPQT mpqt_sign_backward(int bf16, int64_t images, int64_t h, int64_t w, int64_t 
   by_type(bf16, [&](auto d) {
     using D = decltype(d);
     using T = typename D::T;
-    (ste == kClip ? sign_backward<D, kClip> : ste == kPolynomial ? sign_backward<D, kPolynomial> : sign_backward<D, kIdentity>)(
-        {images, h, w, n, pad}, in<T>(g), in<T>(x), shift, t, out<T>(dx), sums);
+    (ste == kClip         ? sign_backward<D, kClip>
+     : ste == kPolynomial ? sign_backward<D, kPolynomial>
+                          : sign_backward<D, kIdentity>)({images, h, w, n, pad}, in<T>(g), in<T>(x), shift, t, out<T>(dx), sums);
   });
 }
 
@@ -409,8 +410,8 @@ MPQT mpqt_lsq_forward(int bf16, int64_t rows, int64_t n, const void* x, float sc
   });
 }
 
-MPQT mpqt_lsq_backward(int bf16, int64_t rows, int64_t n, const void* g, const void* x, float scale, float low, float high, float t,
-                       void* dx, float* sums) {
+MPQT mpqt_lsq_backward(int bf16, int64_t rows, int64_t n, const void* g, const void* x, float scale, float low, float high,
+                       float t, void* dx, float* sums) {
   by_type(bf16, [&](auto d) {
     using T = typename decltype(d)::T;
     lsq_backward<decltype(d)>(rows, n, in<T>(g), in<T>(x), scale, low, high, t, out<T>(dx), sums);

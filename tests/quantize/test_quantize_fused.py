@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mpqyolo.detector.blocks import RPReLU
 from mpqyolo.quantize import fused
+from mpqyolo.quantize.convolve import conv2d
 from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, LsqQuantise, PoolRepeat, Tail
 
 pytestmark = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the training operators need AVX2")
@@ -134,3 +135,57 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
         found.append(fused.tail_backward(g, z, r, *numbers))
     torch.set_num_threads(before)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+# images, h, w, c, o, k, stride, pad, border: odd sizes, channels that fill no vector, and the detectors' own kinds of filters
+CONVOLUTIONS = [
+    (2, 9, 7, 5, 7, 3, 1, 1, 0),
+    (1, 8, 12, 16, 24, 3, 2, 1, 0),
+    (3, 12, 8, 3, 8, 6, 2, 2, 0),
+    (2, 10, 14, 64, 20, 1, 1, 0, 0),
+    (2, 7, 7, 33, 32, 3, 1, 0, 1),
+    (2, 10, 12, 8, 32, 3, 2, 0, 1),
+    (1, 6, 6, 300, 17, 3, 1, 1, 0),
+    (2, 5, 5, 4, 16, 1, 2, 0, 0),
+]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("sizes", CONVOLUTIONS)
+def test_convolution(sizes: tuple[int, ...], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, h, w, c, o, k, stride, pad, border = sizes
+    torch.manual_seed(sum(sizes))
+    x, weight = torch.randn(images, c, h, w), torch.randn(o, c, k, k)
+    monkeypatch.setattr(fused, "_wide", lambda: False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        ours, theirs = both(monkeypatch, lambda x, weight: conv2d(x, weight, None, stride, pad, border), x, weight)
+    finally:
+        torch.set_num_threads(before)
+    if border:
+        inner = theirs[1][:, :, border:-border, border:-border]
+        theirs[1] = torch.nn.functional.pad(inner, (border,) * 4)
+    agree([ours, theirs], torch.float32)
+    assert ours[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_convolution_is_the_same_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x, weight, before = torch.randn(3, 32, 20, 20), torch.randn(48, 32, 3, 3), torch.get_num_threads()
+    monkeypatch.setattr(fused, "_wide", lambda: False)
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(both(monkeypatch, lambda x, weight: conv2d(x, weight, None, 1, 1), x, weight)[0])
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_evaluation_and_biases_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_wide", lambda: False)
+    monkeypatch.setattr(fused, "conv_forward", lambda *_: pytest.fail("called"))
+    x, weight = torch.randn(1, 8, 4, 4), torch.randn(8, 8, 3, 3, requires_grad=True)
+    conv2d(x, weight, torch.zeros(8), 1, 1)
+    with torch.no_grad():
+        conv2d(x, weight, None, 1, 1)

@@ -15,6 +15,7 @@ from mpqyolo.detector.head import Head
 from mpqyolo.detector.maps import Maps
 from mpqyolo.detector.points import STRIDES, flatten, points
 from mpqyolo.detector.yolov5_body import SIZES, YOLOv5Body
+from mpqyolo.quantize.convolve import conv2d
 
 __all__ = ["SIZES", "AnchorHead", "ConvUnit", "YOLOv5", "YOLOv5Body"]
 
@@ -35,7 +36,8 @@ class ConvUnit(nn.Module):
         self.act = ACTIVATIONS[activation](inplace=True)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        y = self.act(self.bn(self.conv(x)))
+        conv = self.conv
+        y = self.act(self.bn(conv2d(x, conv.weight, conv.bias, conv.stride[0], conv.padding[0])))
         return y if residual is None else residual + y
 
     @torch.no_grad()

@@ -1,4 +1,5 @@
-"""The element-wise work of a quantised training step as single passes over memory (engine/train/train_ops.cpp).
+"""The work of a training step in our own loops: element by element in single passes (engine/train/train_ops.cpp), and
+convolutions (engine/train/conv.cpp).
 
 Chains of torch operations spend most of a step on temporaries and on broadcasting channels. Each function here does the same
 arithmetic in one pass, for float32 and bfloat16 maps in channels-last memory. `usable` says whether a tensor qualifies; if not (a
@@ -47,18 +48,36 @@ def _function(name: str) -> Callable[..., None]:
 _threads = 0
 
 
-def _call(name: str, like: Tensor, *arguments: Any) -> None:
+def _call(name: str, *arguments: Any) -> None:
     global _threads
     if (wanted := torch.get_num_threads()) != _threads:
         _function("mpqt_threads")(ctypes.c_int(wanted))
         _threads = wanted
     plain = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
-    _function(name)(ctypes.c_int(like.dtype == torch.bfloat16), *plain)
+    _function(name)(*plain)
+
+
+def _call_typed(name: str, like: Tensor, *arguments: Any) -> None:
+    _call(name, ctypes.c_int(like.dtype == torch.bfloat16), *arguments)
 
 
 def usable(x: Tensor) -> bool:
-    """Whether x (B, C, H, W) can be worked on in place of torch."""
+    """Whether x (B, C, H, W) can be worked on in place of torch, whose operations a trace has to see."""
+    if torch.jit.is_tracing():
+        return False
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.dim() == 4 and _library() is not None
+
+
+@cache
+def _wide() -> bool:
+    """Whether torch's convolutions have registers of 512 bits, where ours have 256."""
+    return torch.cpu._is_avx512_supported()
+
+
+def convolves(x: Tensor, weight: Tensor) -> bool:
+    """Whether our convolutions can take these and are the faster ones: float32, without AVX-512."""
+    exact = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return exact and usable(x) and weight.shape[2] == weight.shape[3] and not _wide()
 
 
 def packed(x: Tensor) -> Tensor:
@@ -79,7 +98,7 @@ def tail_forward(z: Tensor, r: Tensor | None, before: Tensor, slope: Tensor, aft
     """f(gain * z + r - before) + after, f the PReLU of `slope`; z, r: packed, of one type; others: C numbers each."""
     y = torch.empty_like(z)
     numbers = [_numbers(p) for p in (torch.ones(z.shape[1]) if gain is None else gain, before, slope, after)]
-    _call("mpqt_tail_forward", z, *_rows(z), z, r, *numbers, y)
+    _call_typed("mpqt_tail_forward", z, *_rows(z), z, r, *numbers, y)
     return y
 
 
@@ -97,14 +116,14 @@ def tail_backward(
     gain = torch.ones(z.shape[1]) if gain is None else gain
     mean = torch.zeros(z.shape[1]) if mean is None else mean
     numbers = [_numbers(p) for p in (gain, before, slope, mean)]
-    _call("mpqt_tail_backward", z, *_rows(z), g, z, r, *numbers, dv, sums)
+    _call_typed("mpqt_tail_backward", z, *_rows(z), g, z, r, *numbers, dv, sums)
     return dv, sums
 
 
 def moments(z: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel, float32; near: C numbers that are not far from the means."""
     sums, near = torch.empty(2, z.shape[1]), _numbers(near)
-    _call("mpqt_moments", z, *_rows(z), z, near, sums)
+    _call_typed("mpqt_moments", z, *_rows(z), z, near, sums)
     off, square = sums / (z.numel() / z.shape[1])
     return near + off, (square - off * off).clamp_(min=0)
 
@@ -113,7 +132,7 @@ def norm_backward(dv: Tensor, z: Tensor, gain: Tensor, slope: Tensor, offset: Te
     """gain * dv - slope * z + offset, C numbers each; in dv's memory if `reuse`."""
     dz = dv if reuse else torch.empty_like(dv)
     numbers = [_numbers(p) for p in (gain, slope, offset)]
-    _call("mpqt_norm_backward", z, *_rows(z), dv, z, *numbers, dz)
+    _call_typed("mpqt_norm_backward", z, *_rows(z), dv, z, *numbers, dz)
     return dz
 
 
@@ -127,7 +146,7 @@ def sign_forward(x: Tensor, shift: Tensor, strength: float, pad: int = 0) -> Ten
     b, c, h, w = x.shape
     y = torch.empty((b, c, h + 2 * pad, w + 2 * pad), dtype=x.dtype, memory_format=torch.channels_last)
     numbers = _numbers(shift)
-    _call("mpqt_sign_forward", x, *_border(x, pad), x, numbers, _FLOAT(strength), y)
+    _call_typed("mpqt_sign_forward", x, *_border(x, pad), x, numbers, _FLOAT(strength), y)
     return y
 
 
@@ -135,21 +154,21 @@ def sign_backward(g: Tensor, x: Tensor, shift: Tensor, strength: float, ste: int
     """Gradient of x, and its sum over all but channels (C,); g has the border."""
     dx, sums = torch.empty_like(x), torch.empty(x.shape[1])
     numbers = _numbers(shift)
-    _call("mpqt_sign_backward", x, *_border(x, pad), g, x, numbers, _FLOAT(strength), ctypes.c_int(ste), dx, sums)
+    _call_typed("mpqt_sign_backward", x, *_border(x, pad), g, x, numbers, _FLOAT(strength), ctypes.c_int(ste), dx, sums)
     return dx, sums
 
 
 def lsq_forward(x: Tensor, scale: float, low: int, high: int, strength: float) -> Tensor:
     """The forward formula of `ste.LsqQuantise` for one scale a map."""
     y = torch.empty_like(x)
-    _call("mpqt_lsq_forward", x, *_rows(x), x, _FLOAT(scale), _FLOAT(low), _FLOAT(high), _FLOAT(strength), y)
+    _call_typed("mpqt_lsq_forward", x, *_rows(x), x, _FLOAT(scale), _FLOAT(low), _FLOAT(high), _FLOAT(strength), y)
     return y
 
 
 def lsq_backward(g: Tensor, x: Tensor, scale: float, low: int, high: int, strength: float) -> tuple[Tensor, Tensor]:
     """Gradient of x, and the sum (1,) that the scale's gradient is a multiple of."""
     dx, total = torch.empty_like(x), torch.empty(1)
-    _call("mpqt_lsq_backward", x, *_rows(x), g, x, _FLOAT(scale), _FLOAT(low), _FLOAT(high), _FLOAT(strength), dx, total)
+    _call_typed("mpqt_lsq_backward", x, *_rows(x), g, x, _FLOAT(scale), _FLOAT(low), _FLOAT(high), _FLOAT(strength), dx, total)
     return dx, total
 
 
@@ -157,7 +176,7 @@ def pool_forward(x: Tensor, repeat: int) -> Tensor:
     """2x2 average, stride 2, and the channels `repeat` times over: (B, C, H, W) -> (B, repeat * C, H/2, W/2)."""
     b, c, h, w = x.shape
     y = torch.empty((b, repeat * c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
-    _call("mpqt_pool_forward", x, *(_INT(v) for v in (b, h, w, c, repeat)), x, y)
+    _call_typed("mpqt_pool_forward", x, *(_INT(v) for v in (b, h, w, c, repeat)), x, y)
     return y
 
 
@@ -165,5 +184,35 @@ def pool_backward(g: Tensor, repeat: int) -> Tensor:
     """Gradient of `pool_forward`'s input, whose height and width were even."""
     b, c, h, w = g.shape
     dx = torch.empty((b, c // repeat, 2 * h, 2 * w), dtype=g.dtype, memory_format=torch.channels_last)
-    _call("mpqt_pool_backward", g, *(_INT(v) for v in (b, 2 * h, 2 * w, c // repeat, repeat)), g, dx)
+    _call_typed("mpqt_pool_backward", g, *(_INT(v) for v in (b, 2 * h, 2 * w, c // repeat, repeat)), g, dx)
     return dx
+
+
+def _conv(x: Tensor, weight: Tensor, *setting: int) -> list[Any]:
+    """What all three convolutions are told: images, h, w, c, o, k, and the setting."""
+    b, c, h, w = x.shape
+    return [_INT(v) for v in (b, h, w, c, weight.shape[0], weight.shape[2], *setting)]
+
+
+def conv_forward(x: Tensor, weight: Tensor, stride: int, pad: int) -> Tensor:
+    """conv2d of packed x (B, C, H, W) and packed weight (O, C, k, k), zeros around x."""
+    b, _, h, w = x.shape
+    o, _, k, _ = weight.shape
+    shape = (b, o, (h + 2 * pad - k) // stride + 1, (w + 2 * pad - k) // stride + 1)
+    y = torch.empty(shape, memory_format=torch.channels_last)
+    _call("mpqt_conv_forward", *_conv(x, weight, stride, pad), x, weight, y)
+    return y
+
+
+def conv_data(g: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int, border: int) -> Tensor:
+    """The gradient of `conv_forward`'s x; 0 in a border of so many pixels, whatever g is."""
+    dx = torch.zeros_like(x)
+    _call("mpqt_conv_data", *_conv(x, weight, stride, pad, border), g, weight, dx)
+    return dx
+
+
+def conv_weights(g: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int) -> Tensor:
+    """The gradient of `conv_forward`'s weight."""
+    dw = torch.empty_like(weight)
+    _call("mpqt_conv_weights", *_conv(x, weight, stride, pad), x, g, dw)
+    return dw

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional
 
+from mpqyolo.quantize.convolve import conv2d
 from mpqyolo.quantize.quantiser import Quantiser
 
 
@@ -25,10 +25,10 @@ class QuantConv2d(nn.Conv2d):
         self.weight_quantiser: Quantiser | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding
+        padding, border = self.padding[0], 0
         if self.input_quantiser is not None:
-            bordered = padding[0] > 0 and self.input_quantiser.pad_value() != 0
-            x = self.input_quantiser(x, padding[0] if bordered else 0)
-            padding = (0, 0) if bordered else padding
+            if padding > 0 and self.input_quantiser.pad_value() != 0:
+                padding, border = 0, padding
+            x = self.input_quantiser(x, border)
         weight = self.weight if self.weight_quantiser is None else self.weight_quantiser(self.weight)
-        return functional.conv2d(x, weight, self.bias, self.stride, padding)
+        return conv2d(x, weight, self.bias, self.stride[0], padding, border)

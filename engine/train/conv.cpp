@@ -1,0 +1,271 @@
+// Convolutions of a training step, float32, channels-last: results, and the gradients of inputs and weights.
+//
+// All three are sums of outer products that live in registers: 6 rows (pixels, or inputs of a filter) by 16 columns (channels of
+// the result) are 12 accumulators of 8 floats, fed by 6 broadcasts and 2 loads: 12 multiply-adds for 8 loads, so the multipliers
+// set the pace, not the load ports. In channels-last memory a filter's row of k pixels is one run of k * c floats, so no map is
+// ever unfolded; only borders are copied.
+#include <immintrin.h>
+
+#include <cstring>
+#include <vector>
+
+#include "pool.h"
+
+namespace {
+
+constexpr int kRows = 6, kLanes = 16;
+constexpr int64_t kSpan = 256;   // steps of one pass: 16 KB of weights, which stay in L1 while the pixels of a block go by
+constexpr int64_t kPixels = 96;  // pixels of a block: their inputs stay in L2 while the channels of the result go by
+
+int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+struct Map {  // a channels-last map
+  int64_t images, h, w, c;
+  int64_t size() const { return images * h * w * c; }
+};
+
+// x in a border of `pad` zeros; x itself where pad is 0. `room` owns the copy.
+const float* bordered(const float* x, const Map& map, int64_t pad, std::vector<float>& room) {
+  if (pad == 0) return x;
+  const int64_t row = (map.w + 2 * pad) * map.c, line = map.w * map.c;
+  room.resize(static_cast<size_t>(map.images * (map.h + 2 * pad) * row));
+  mpqt::for_jobs(map.images, [&](int64_t image) {
+    float* to = room.data() + image * (map.h + 2 * pad) * row;
+    std::memset(to, 0, sizeof(float) * static_cast<size_t>(pad * row));
+    to += pad * row;
+    for (int64_t y = 0; y < map.h; y++, to += row) {
+      std::memset(to, 0, sizeof(float) * static_cast<size_t>(pad * map.c));
+      std::memcpy(to + pad * map.c, x + (image * map.h + y) * line, sizeof(float) * static_cast<size_t>(line));
+      std::memset(to + pad * map.c + line, 0, sizeof(float) * static_cast<size_t>(pad * map.c));
+    }
+    std::memset(to, 0, sizeof(float) * static_cast<size_t>(pad * row));
+  });
+  return room.data();
+}
+
+struct Run {  // consecutive inputs of every pixel
+  int64_t offset, length;
+};
+
+// acc[row][lane] += sum over k of x[row][k] * w[k][lane].
+template <int kCount, int kVectors>
+inline void multiply(const float* const* x, int64_t offset, int64_t length, const float* w, __m256 (&acc)[kCount][kVectors]) {
+  const float* row[kCount];
+  for (int i = 0; i < kCount; i++) row[i] = x[i] + offset;
+  for (int64_t k = 0; k < length; k++, w += kLanes) {
+    __m256 column[kVectors];
+    for (int v = 0; v < kVectors; v++) column[v] = _mm256_loadu_ps(w + 8 * v);
+    for (int i = 0; i < kCount; i++) {
+      const __m256 one = _mm256_broadcast_ss(row[i] + k);
+      for (int v = 0; v < kVectors; v++) acc[i][v] = _mm256_fmadd_ps(one, column[v], acc[i][v]);
+    }
+  }
+}
+
+// y[row][0..lanes) = (first ? 0 : y) + sum over the runs of x[row] with the weights w[step][kLanes].
+template <int kCount, int kVectors>
+void tile(const float* const* x, float* const* y, const Run* run, int64_t runs, const float* w, bool first, int lanes) {
+  __m256 acc[kCount][kVectors];
+  float part[kVectors * 8] = {};
+  const bool whole = lanes == kVectors * 8;
+  for (int i = 0; i < kCount; i++) {
+    if (!first && !whole) std::memcpy(part, y[i], sizeof(float) * static_cast<size_t>(lanes));
+    const float* from = whole ? y[i] : part;
+    for (int v = 0; v < kVectors; v++) acc[i][v] = first ? _mm256_setzero_ps() : _mm256_loadu_ps(from + 8 * v);
+  }
+  for (int64_t r = 0; r < runs; w += run[r].length * kLanes, r++)
+    multiply<kCount, kVectors>(x, run[r].offset, run[r].length, w, acc);
+  for (int i = 0; i < kCount; i++) {
+    float* to = whole ? y[i] : part;
+    for (int v = 0; v < kVectors; v++) _mm256_storeu_ps(to + 8 * v, acc[i][v]);
+    if (!whole) std::memcpy(y[i], part, sizeof(float) * static_cast<size_t>(lanes));
+  }
+}
+
+template <int kVectors>
+void tile(int count, const float* const* x, float* const* y, const Run* run, int64_t runs, const float* w, bool first,
+          int lanes) {
+  switch (count) {
+    case 1: return tile<1, kVectors>(x, y, run, runs, w, first, lanes);
+    case 2: return tile<2, kVectors>(x, y, run, runs, w, first, lanes);
+    case 3: return tile<3, kVectors>(x, y, run, runs, w, first, lanes);
+    case 4: return tile<4, kVectors>(x, y, run, runs, w, first, lanes);
+    case 5: return tile<5, kVectors>(x, y, run, runs, w, first, lanes);
+    default: return tile<6, kVectors>(x, y, run, runs, w, first, lanes);
+  }
+}
+
+// A grid of pixels in memory: floats between images, rows and pixels.
+struct Grid {
+  int64_t image, row, pixel;
+};
+
+// y(pixel)[0..n) = sum over the runs of x(pixel) with the weights [n / 16][steps][16], for images * h * w pixels.
+void product(int64_t images, int64_t h, int64_t w, const float* x, const Grid& from, float* y, const Grid& to,
+             const std::vector<Run>& runs, const float* weights, int64_t n) {
+  std::vector<Run> pieces;  // none longer than a pass
+  int64_t steps = 0;
+  for (const Run& run : runs) {
+    const int64_t count = blocks(run.length, kSpan);
+    for (int64_t i = 0; i < count; i++)
+      pieces.push_back({run.offset + run.length * i / count, run.length * (i + 1) / count - run.length * i / count});
+    steps += run.length;
+  }
+  mpqt::for_blocks(images * h * w, kPixels, [&](int64_t, int64_t begin, int64_t end) {
+    const float* in[kPixels];
+    float* out[kPixels];
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t image = i / (h * w), row = i / w % h, pixel = i % w;
+      in[i - begin] = x + image * from.image + row * from.row + pixel * from.pixel;
+      out[i - begin] = y + image * to.image + row * to.row + pixel * to.pixel;
+    }
+    for (int64_t first = 0; first < n; first += kLanes) {
+      const float* panel = weights + first * steps;
+      const int lanes = static_cast<int>(std::min<int64_t>(kLanes, n - first));
+      if (first)
+        for (int64_t i = 0; i < end - begin; i++) out[i] += kLanes;
+      for (size_t at = 0; at < pieces.size();) {
+        size_t next = at;
+        int64_t span = 0;
+        while (next < pieces.size() && (next == at || span + pieces[next].length <= kSpan)) span += pieces[next++].length;
+        for (int64_t i = 0; i < end - begin; i += kRows) {
+          const int count = static_cast<int>(std::min<int64_t>(kRows, end - begin - i));
+          (lanes > 8 ? tile<2> : tile<1>)(count, in + i, out + i, &pieces[at], static_cast<int64_t>(next - at), panel, at == 0,
+                                          lanes);
+        }
+        panel += span * kLanes;
+        at = next;
+      }
+    }
+  });
+}
+
+// Adds, for pixels of `rows` lines of w each, x(pixel)[i] * g(pixel)[lane] to sum[i][lane], i below kCount.
+template <int kCount, int kVectors>
+void outer(const float* x, const Grid& from, const float* g, const Grid& along, int64_t h, int64_t begin, int64_t end, int64_t w,
+           float* sum) {
+  __m256 acc[kCount][kVectors];
+  for (int i = 0; i < kCount; i++)
+    for (int v = 0; v < kVectors; v++) acc[i][v] = _mm256_loadu_ps(sum + i * kLanes + 8 * v);
+  for (int64_t line = begin; line < end; line++) {
+    const float* xp = x + line / h * from.image + line % h * from.row;
+    const float* gp = g + line / h * along.image + line % h * along.row;
+    for (int64_t p = 0; p < w; p++, xp += from.pixel, gp += along.pixel) {
+      __m256 column[kVectors];
+      for (int v = 0; v < kVectors; v++) column[v] = _mm256_loadu_ps(gp + 8 * v);
+      for (int i = 0; i < kCount; i++) {
+        const __m256 one = _mm256_broadcast_ss(xp + i);
+        for (int v = 0; v < kVectors; v++) acc[i][v] = _mm256_fmadd_ps(one, column[v], acc[i][v]);
+      }
+    }
+  }
+  for (int i = 0; i < kCount; i++)
+    for (int v = 0; v < kVectors; v++) _mm256_storeu_ps(sum + i * kLanes + 8 * v, acc[i][v]);
+}
+
+template <int kVectors>
+void outer(int64_t count, const float* x, const Grid& from, const float* g, const Grid& along, int64_t h, int64_t begin,
+           int64_t end, int64_t w, float* sum) {
+  switch (count) {
+    case 1: return outer<1, kVectors>(x, from, g, along, h, begin, end, w, sum);
+    case 2: return outer<2, kVectors>(x, from, g, along, h, begin, end, w, sum);
+    case 3: return outer<3, kVectors>(x, from, g, along, h, begin, end, w, sum);
+    case 4: return outer<4, kVectors>(x, from, g, along, h, begin, end, w, sum);
+    case 5: return outer<5, kVectors>(x, from, g, along, h, begin, end, w, sum);
+    default: return outer<6, kVectors>(x, from, g, along, h, begin, end, w, sum);
+  }
+}
+
+Grid grid(const Map& map, int64_t step = 1) { return {map.h * map.w * map.c, step * map.w * map.c, step * map.c}; }
+
+}  // namespace
+
+// x: (images, h, w, c); weight: (o, k, k, c), the memory of torch's channels-last filters; y, g: (images, h', w', o), h' = (h + 2
+// * pad - k) / stride + 1.
+
+MPQT mpqt_conv_forward(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, int64_t k, int64_t stride, int64_t pad,
+                       const float* x, const float* weight, float* y) {
+  std::vector<float> room, panels(static_cast<size_t>(blocks(o, kLanes) * kLanes * k * k * c));
+  const int64_t steps = k * k * c;
+  mpqt::for_jobs(blocks(o, kLanes), [&](int64_t block) {
+    float* to = panels.data() + block * steps * kLanes;
+    const int64_t lanes = std::min<int64_t>(kLanes, o - block * kLanes);
+    for (int64_t lane = 0; lane < lanes; lane++) {
+      const float* from = weight + (block * kLanes + lane) * steps;
+      for (int64_t i = 0; i < steps; i++) to[i * kLanes + lane] = from[i];
+    }
+  });
+  const float* in = bordered(x, {images, h, w, c}, pad, room);
+  const Map wide{images, h + 2 * pad, w + 2 * pad, c}, result{images, (wide.h - k) / stride + 1, (wide.w - k) / stride + 1, o};
+  std::vector<Run> runs;
+  for (int64_t ky = 0; ky < k; ky++) runs.push_back({ky * wide.w * c, k * c});
+  Grid from = grid(wide, stride);
+  product(images, result.h, result.w, in, from, y, grid(result), runs, panels.data(), o);
+}
+
+// dx within a border of `border` pixels that have no gradient: the caller's x was made with it, and its content is constant.
+// Row y of x meets row (y + pad - ky) / stride of g: for each remainder of y + pad, a convolution of its own with the ky of that
+// remainder.
+MPQT mpqt_conv_data(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, int64_t k, int64_t stride, int64_t pad,
+                    int64_t border, const float* g, const float* weight, float* dx) {
+  const Map whole{images, h, w, c}, grad{images, (h + 2 * pad - k) / stride + 1, (w + 2 * pad - k) / stride + 1, o};
+  const int64_t inner_h = h - 2 * border, inner_w = w - 2 * border, reach = pad + border,
+                around = std::max<int64_t>(0, k - 1 - reach);
+  std::vector<float> room, panels;
+  const float* in = bordered(g, grad, around, room);
+  const Map wide{images, grad.h + 2 * around, grad.w + 2 * around, o};
+  const auto phase = [&](int64_t remainder) {  // first place with it, and the row of g that its first tap meets
+    const int64_t place = ((remainder - reach) % stride + stride) % stride;
+    return std::pair<int64_t, int64_t>(place, (place + reach - remainder) / stride);
+  };
+  for (int64_t ry = 0; ry < stride; ry++)
+    for (int64_t rx = 0; rx < stride; rx++) {
+      const auto [y0, row] = phase(ry);
+      const auto [x0, column] = phase(rx);
+      if (y0 >= inner_h || x0 >= inner_w) continue;
+      const int64_t my = blocks(k - ry, stride), mx = blocks(k - rx, stride), steps = my * mx * o;
+      panels.assign(static_cast<size_t>(blocks(c, kLanes) * kLanes * steps), 0.0f);
+      mpqt::for_jobs(blocks(c, kLanes), [&](int64_t block) {
+        float* to = panels.data() + block * steps * kLanes;
+        const auto lanes = static_cast<size_t>(std::min<int64_t>(kLanes, c - block * kLanes));
+        for (int64_t ay = my - 1; ay >= 0; ay--)  // rows of g ascend, taps descend
+          for (int64_t ax = mx - 1; ax >= 0; ax--)
+            for (int64_t channel = 0; channel < o; channel++, to += kLanes)
+              std::memcpy(to, weight + ((channel * k + ry + ay * stride) * k + rx + ax * stride) * c + block * kLanes,
+                          sizeof(float) * lanes);
+      });
+      std::vector<Run> runs;
+      for (int64_t i = 0; i < my; i++)
+        runs.push_back({((row - (my - 1) + i + around) * wide.w + column - (mx - 1) + around) * o, mx * o});
+      Grid to = grid(whole, stride);
+      product(images, (inner_h - y0 + stride - 1) / stride, (inner_w - x0 + stride - 1) / stride, in, grid(wide),
+              dx + ((border + y0) * w + border + x0) * c, to, runs, panels.data(), c);
+    }
+}
+
+MPQT mpqt_conv_weights(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, int64_t k, int64_t stride, int64_t pad,
+                       const float* x, const float* g, float* dw) {
+  std::vector<float> room, even;
+  const float* in = bordered(x, {images, h, w, c}, pad, room);
+  const Map wide{images, h + 2 * pad, w + 2 * pad, c};
+  Map grad{images, (wide.h - k) / stride + 1, (wide.w - k) / stride + 1, o};
+  if (o % 8) {  // whole vectors
+    const int64_t to = blocks(o, 8) * 8, pixels = images * grad.h * grad.w;
+    even.assign(static_cast<size_t>(pixels * to), 0.0f);
+    for (int64_t i = 0; i < pixels; i++) std::memcpy(even.data() + i * to, g + i * o, sizeof(float) * static_cast<size_t>(o));
+    g = even.data();
+    grad.c = to;
+  }
+  const Grid from = grid(wide, stride), along = grid(grad);
+  const int64_t run = k * c, lines = std::max<int64_t>(1, kPixels / grad.w), all = images * grad.h;
+  mpqt::for_jobs(blocks(o, kLanes) * k, [&](int64_t job) {
+    const int64_t block = job / k, ky = job % k, first = block * kLanes, lanes = std::min<int64_t>(kLanes, o - first);
+    std::vector<float> sum(static_cast<size_t>(run * kLanes), 0.0f);
+    for (int64_t begin = 0; begin < all; begin += lines)
+      for (int64_t i = 0; i < run; i += kRows)
+        (lanes > 8 ? outer<2> : outer<1>)(std::min<int64_t>(kRows, run - i), in + ky * wide.w * c + i, from, g + first, along,
+                                          grad.h, begin, std::min(all, begin + lines), grad.w, sum.data() + i * kLanes);
+    for (int64_t lane = 0; lane < lanes; lane++)
+      for (int64_t i = 0; i < run; i++) dw[((first + lane) * k + ky) * run + i] = sum[static_cast<size_t>(i * kLanes + lane)];
+  });
+}
