@@ -2,9 +2,9 @@
 
     python benchmarks/training.py [--sizes 192 256 320] [--threads 2] [--data DIR] [--json FILE]
 
-Networks take turns, several rounds; the median of each is printed, with its ratio to eager YOLOv5n (torch's operators alone) in the
-same round. A step is forward, loss, backward, clipping and the optimiser's step on one batch of 16 made-up photos with two boxes
-each. With --data the loader reads that data set (decoded photos in RAM, mosaic and all), without it photos of noise.
+Networks take turns, several rounds; the median of each is printed, with its ratio to eager YOLOv5n (torch alone) in the same
+round. A step is forward, loss, backward, clipping and the optimiser's step on one batch of 16 made-up photos with two boxes
+each. With --data, the loader reads that data set (decoded photos in RAM, mosaic and all), without it photos of noise.
 """
 
 from __future__ import annotations

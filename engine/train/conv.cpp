@@ -43,6 +43,18 @@ const float* bordered(const float* x, const Map& map, int64_t pad, std::vector<f
   return room.data();
 }
 
+// Zeros in the outermost `border` pixels of a map.
+void clear_border(float* x, const Map& map, int64_t border) {
+  const int64_t row = map.w * map.c, side = border * map.c;
+  const auto clear = [](float* from, int64_t count) { std::memset(from, 0, sizeof(float) * static_cast<size_t>(count)); };
+  mpqt::for_jobs(map.images, [&](int64_t image) {
+    float* at = x + image * map.h * row;
+    clear(at, border * row);
+    for (int64_t y = border; y < map.h - border; y++) clear(at + y * row, side), clear(at + (y + 1) * row - side, side);
+    clear(at + (map.h - border) * row, border * row);
+  });
+}
+
 struct Run {  // consecutive inputs of every pixel
   int64_t offset, length;
 };
@@ -214,6 +226,8 @@ MPQT mpqt_conv_data(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, 
   std::vector<float> room, panels;
   const float* in = bordered(g, grad, around, room);
   const Map wide{images, grad.h + 2 * around, grad.w + 2 * around, o};
+  if (border) clear_border(dx, whole, border);
+  if (k < stride) std::memset(dx, 0, sizeof(float) * static_cast<size_t>(whole.size()));  // places that no tap reaches
   const auto phase = [&](int64_t remainder) {  // first place with it, and the row of g that its first tap meets
     const int64_t place = ((remainder - reach) % stride + stride) % stride;
     return std::pair<int64_t, int64_t>(place, (place + reach - remainder) / stride);
@@ -222,7 +236,7 @@ MPQT mpqt_conv_data(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, 
     for (int64_t rx = 0; rx < stride; rx++) {
       const auto [y0, row] = phase(ry);
       const auto [x0, column] = phase(rx);
-      if (y0 >= inner_h || x0 >= inner_w) continue;
+      if (y0 >= inner_h || x0 >= inner_w || ry >= k || rx >= k) continue;
       const int64_t my = blocks(k - ry, stride), mx = blocks(k - rx, stride), steps = my * mx * o;
       panels.assign(static_cast<size_t>(blocks(c, kLanes) * kLanes * steps), 0.0f);
       mpqt::for_jobs(blocks(c, kLanes), [&](int64_t block) {
@@ -245,27 +259,26 @@ MPQT mpqt_conv_data(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, 
 
 MPQT mpqt_conv_weights(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, int64_t k, int64_t stride, int64_t pad,
                        const float* x, const float* g, float* dw) {
-  std::vector<float> room, even;
+  std::vector<float> room;
   const float* in = bordered(x, {images, h, w, c}, pad, room);
   const Map wide{images, h + 2 * pad, w + 2 * pad, c};
-  Map grad{images, (wide.h - k) / stride + 1, (wide.w - k) / stride + 1, o};
-  if (o % 8) {  // whole vectors
-    const int64_t to = blocks(o, 8) * 8, pixels = images * grad.h * grad.w;
-    even.assign(static_cast<size_t>(pixels * to), 0.0f);
-    for (int64_t i = 0; i < pixels; i++) std::memcpy(even.data() + i * to, g + i * o, sizeof(float) * static_cast<size_t>(o));
-    g = even.data();
-    grad.c = to;
-  }
-  const Grid from = grid(wide, stride), along = grid(grad);
-  const int64_t run = k * c, lines = std::max<int64_t>(1, kPixels / grad.w), all = images * grad.h;
-  mpqt::for_jobs(blocks(o, kLanes) * k, [&](int64_t job) {
-    const int64_t block = job / k, ky = job % k, first = block * kLanes, lanes = std::min<int64_t>(kLanes, o - first);
-    std::vector<float> sum(static_cast<size_t>(run * kLanes), 0.0f);
+  const Map grad{images, (wide.h - k) / stride + 1, (wide.w - k) / stride + 1, o};
+  const Grid from = grid(wide, stride), along{grad.h * grad.w * kLanes, grad.w * kLanes, kLanes};
+  // Pixels that are far apart in memory share few places of L1: 32 of 256 channels.
+  const int64_t pixels = std::min(kPixels, std::max<int64_t>(kRows, 8192 / c));
+  const int64_t run = k * c, lines = std::max<int64_t>(1, pixels / grad.w), all = images * grad.h;
+  mpqt::for_jobs(blocks(o, kLanes), [&](int64_t block) {
+    const int64_t first = block * kLanes, lanes = std::min<int64_t>(kLanes, o - first);
+    std::vector<float> sum(static_cast<size_t>(k * run * kLanes)), dense(static_cast<size_t>(images * grad.h * grad.w * kLanes));
+    for (int64_t i = 0; i < images * grad.h * grad.w; i++)
+      std::memcpy(dense.data() + i * kLanes, g + i * o + first, sizeof(float) * static_cast<size_t>(lanes));
     for (int64_t begin = 0; begin < all; begin += lines)
-      for (int64_t i = 0; i < run; i += kRows)
-        (lanes > 8 ? outer<2> : outer<1>)(std::min<int64_t>(kRows, run - i), in + ky * wide.w * c + i, from, g + first, along,
-                                          grad.h, begin, std::min(all, begin + lines), grad.w, sum.data() + i * kLanes);
+      for (int64_t ky = 0; ky < k; ky++)
+        for (int64_t i = 0; i < run; i += kRows)
+          (lanes > 8 ? outer<2> : outer<1>)(std::min<int64_t>(kRows, run - i), in + ky * wide.w * c + i, from, dense.data(),
+                                            along, grad.h, begin, std::min(all, begin + lines), grad.w,
+                                            sum.data() + (ky * run + i) * kLanes);
     for (int64_t lane = 0; lane < lanes; lane++)
-      for (int64_t i = 0; i < run; i++) dw[((first + lane) * k + ky) * run + i] = sum[static_cast<size_t>(i * kLanes + lane)];
+      for (int64_t i = 0; i < k * run; i++) dw[(first + lane) * k * run + i] = sum[static_cast<size_t>(i * kLanes + lane)];
   });
 }

@@ -61,6 +61,15 @@ def _call_typed(name: str, like: Tensor, *arguments: Any) -> None:
     _call(name, ctypes.c_int(like.dtype == torch.bfloat16), *arguments)
 
 
+def keep_memory() -> None:
+    """Have glibc keep what is freed: a step takes and frees the same maps again and again, and new pages cost 5 % of it."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim, top_pad, mmap = (-1, -2, -3)  # M_TRIM_THRESHOLD and so on of malloc.h
+        for setting, size in ((mmap, 1 << 25), (trim, (1 << 31) - 1), (top_pad, 1 << 28)):
+            mallopt(ctypes.c_int(setting), ctypes.c_int(size))
+
+
 def usable(x: Tensor) -> bool:
     """Whether x (B, C, H, W) can be worked on in place of torch, whose operations a trace has to see."""
     if torch.jit.is_tracing():
@@ -75,9 +84,10 @@ def _wide() -> bool:
 
 
 def convolves(x: Tensor, weight: Tensor) -> bool:
-    """Whether our convolutions can take these and are the faster ones: float32, without AVX-512."""
+    """Whether our convolutions can take these and are the faster ones: float32, 8 channels or more, without AVX-512."""
     exact = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return exact and usable(x) and weight.shape[2] == weight.shape[3] and not _wide()
+    square = weight.shape[2] == weight.shape[3] and weight.shape[1] >= 8
+    return exact and square and usable(x) and not _wide()
 
 
 def packed(x: Tensor) -> Tensor:
@@ -206,7 +216,7 @@ def conv_forward(x: Tensor, weight: Tensor, stride: int, pad: int) -> Tensor:
 
 def conv_data(g: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int, border: int) -> Tensor:
     """The gradient of `conv_forward`'s x; 0 in a border of so many pixels, whatever g is."""
-    dx = torch.zeros_like(x)
+    dx = torch.empty_like(x)
     _call("mpqt_conv_data", *_conv(x, weight, stride, pad, border), g, weight, dx)
     return dx
 

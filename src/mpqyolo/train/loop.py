@@ -15,6 +15,7 @@ from mpqyolo.core.errors import ConfigError, TrainingError
 from mpqyolo.data.loader import Batch
 from mpqyolo.data.preview import draw_batch
 from mpqyolo.quantize import health
+from mpqyolo.quantize.fused import keep_memory
 from mpqyolo.train import checkpoint, curves
 from mpqyolo.train.culprit import culprit
 from mpqyolo.train.distil import distil, first, follow, last
@@ -65,6 +66,7 @@ def train(
     layer, or Ctrl-C.
     """
     out = Path(out)
+    keep_memory()
     asked, recipe = recipe, _settled(recipe, out, resume, from_)
     with processes() as ranks:
         report = (progress or TerminalReporter()) if ranks.first else Reporter()
