@@ -15,7 +15,7 @@ from mpqyolo.detector.head import Head
 from mpqyolo.detector.maps import Maps
 from mpqyolo.detector.points import STRIDES, flatten, points
 from mpqyolo.detector.yolov5_body import SIZES, YOLOv5Body
-from mpqyolo.quantize.convolve import conv2d
+from mpqyolo.quantize.layers import QuantConv2d
 
 __all__ = ["SIZES", "AnchorHead", "ConvUnit", "YOLOv5", "YOLOv5Body"]
 
@@ -31,13 +31,12 @@ class ConvUnit(nn.Module):
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, activation: str = "silu") -> None:
         super().__init__()
         padding = 2 if kernel == 6 else kernel // 2
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False)
+        self.conv = QuantConv2d(c_in, c_out, kernel, stride, padding)
         self.bn: nn.Module = nn.BatchNorm2d(c_out, eps=BN_EPS, momentum=BN_MOMENTUM)
         self.act = ACTIVATIONS[activation](inplace=True)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        conv = self.conv
-        y = self.act(self.bn(conv2d(x, conv.weight, conv.bias, conv.stride[0], conv.padding[0])))
+        y = self.act(self.bn(self.conv(x)))
         return y if residual is None else residual + y
 
     @torch.no_grad()
