@@ -4,7 +4,7 @@
 
 Weights are chosen on val (the run's best.safetensors), figures are for val and test. A quantised run is packed (which proves it)
 and the packed file is judged by the engine. Variants of studies.toml are judged on val alone, by their last epoch.
-Entries of runs that are not there stay as docs/results.json has them.
+Entries, and single seeds, of runs that are not there stay as docs/results.json has them.
 """
 
 from __future__ import annotations
@@ -44,11 +44,16 @@ SEEDS = 10  # seeds 0.. that an entry may have
 FAMILIES = ("n", "s", "m", "paper-n", "paper-s", "paper-m")
 
 
-def judge(chosen: Experiment, runs: Mapping[int, Path], data_root: Path) -> dict[str, Any]:
-    """Scores of an entry's runs, as trained and, if it is quantised, as packed: of each seed, and their means."""
+def judge(chosen: Experiment, runs: Mapping[int, Path], data_root: Path, earlier: dict[str, Any]) -> dict[str, Any]:
+    """Scores of an entry's runs, as trained and, if it is quantised, as packed: of each seed, and their means.
+
+    earlier: the entry as it was; its seeds count, if they were trained alike and no run of theirs is there.
+    """
     recipe = run_recipe(next(iter(runs.values())))
-    seeds = {seed: judge_seed(chosen, run, data_root) for seed, run in runs.items()}
-    numbers = [key for key, value in next(iter(seeds.values())).items() if isinstance(value, float)]
+    new = {str(seed): judge_seed(chosen, run, data_root) for seed, run in runs.items()}
+    latest = next(iter(new.values()))
+    numbers = [key for key, value in latest.items() if isinstance(value, float)]
+    seeds = kept(earlier, chosen, "seeds") | new
     return {
         "run": chosen.name,
         "command": f"python experiments/run.py {chosen.name} --seed SEED",
@@ -58,10 +63,16 @@ def judge(chosen: Experiment, runs: Mapping[int, Path], data_root: Path) -> dict
         "image_size": recipe.image_size,
         "policy": recipe.model.policy,
         "finished": all(entry["curve"][-1][0] == recipe.epochs for entry in seeds.values()),
-        **next(iter(seeds.values())),
+        **latest,
         **{key: sum(entry[key] for entry in seeds.values()) / len(seeds) for key in numbers},
-        "seeds": {str(seed): {key: entry[key] for key in (*numbers, "curve")} for seed, entry in seeds.items()},
+        "seeds": {seed: {key: entry[key] for key in (*numbers, "curve")} for seed, entry in sorted(seeds.items())},
     }
+
+
+def kept(earlier: dict[str, Any], chosen: Experiment, key: str) -> dict[str, Any]:
+    """What an earlier entry holds of each seed, if it was made by the same recipe and settings."""
+    same = (earlier.get("recipe"), earlier.get("set")) == (chosen.recipe, list(chosen.set))
+    return earlier.get(key, {}) if same else {}
 
 
 def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]:
@@ -92,9 +103,9 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
     return entry
 
 
-def study_entry(chosen: Experiment, runs: Path) -> dict[str, Any] | None:
-    """What a study's variant reached on val after its last epoch, for each seed whose run is complete."""
-    val = {}
+def study_entry(chosen: Experiment, runs: Path, earlier: dict[str, Any]) -> dict[str, Any] | None:
+    """What a study's variant reached on val after its last epoch, for each seed whose run is complete (or was, `earlier`)."""
+    val = dict(kept(earlier, chosen, "val_map50"))
     for seed in range(SEEDS):
         run = chosen.folder(runs, seed)
         if (run / BEST).is_file():
@@ -105,7 +116,7 @@ def study_entry(chosen: Experiment, runs: Path) -> dict[str, Any] | None:
     if not val:
         return None
     command = f"python experiments/run.py {chosen.name} --seed SEED"
-    return {"command": command, "recipe": chosen.recipe, "set": list(chosen.set), "val_map50": val}
+    return {"command": command, "recipe": chosen.recipe, "set": list(chosen.set), "val_map50": dict(sorted(val.items()))}
 
 
 def costs() -> dict[str, Any]:
@@ -113,7 +124,7 @@ def costs() -> dict[str, Any]:
     table: dict[str, Any] = {}
     for name in FAMILIES:
         for classes in (80, 20):
-            for policy in ("default", "paper"):
+            for policy in ("default", "paper", "w1a4", "w4a4"):
                 found = describe(name, classes, (640, 640), policy)
                 keys = ("size_bytes", "size_ratio", "ops", "ops_ratio", "ops_ratio_elementwise", "elementwise_ops", "macs")
                 table[f"{name}/{classes}/{policy}"] = {key: found[key] for key in keys}
@@ -214,11 +225,12 @@ def main() -> None:
         runs = {seed: folder for seed, folder in folders.items() if (folder / BEST).is_file()}
         if runs:
             print(f"judging {name}")
-            models = document["results"].setdefault(chosen.data, {})
-            models.setdefault(chosen.model, {})[chosen.role] = judge(chosen, runs, options.data_root)
+            roles = document["results"].setdefault(chosen.data, {}).setdefault(chosen.model, {})
+            roles[chosen.role] = judge(chosen, runs, options.data_root, roles.get(chosen.role, {}))
     for chosen in studies().values():
-        if entry := study_entry(chosen, options.runs):
-            document.setdefault("studies", {}).setdefault(chosen.study, {})[chosen.role] = entry
+        variants = document.setdefault("studies", {}).get(chosen.study, {})
+        if entry := study_entry(chosen, options.runs, variants.get(chosen.role, {})):
+            document["studies"][chosen.study] = {**variants, chosen.role: entry}
     document["costs"] = costs()
     document["formula"] = describe("n", 80)["formula"]
     document["about"] = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
