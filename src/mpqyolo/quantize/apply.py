@@ -81,12 +81,14 @@ def _stream(name: str, bits: int, channels: int, settings: dict[str, Any]) -> Qu
         return None
     if bits == 1:
         return BinaryActivation(channels, settings["ste"], settings["shift"])
-    return LsqActivation(_code_bits(name, bits), channels, settings["trainable_scale"])
+    if bits not in (2, 4):
+        raise ConfigError(f"layer '{name}': activations of the backbone can have 1, 2, 4 or 32 bits, not {bits}")
+    return LsqActivation(bits, channels, settings["trainable_scale"])
 
 
 def _code_bits(name: str, bits: int) -> int:
     if bits != 4:
-        raise ConfigError(f"layer '{name}': activations can have 1 (backbone), 4 or 32 bits, not {bits}")
+        raise ConfigError(f"layer '{name}': activations can have 4 or 32 bits here, not {bits}")
     return bits
 
 
