@@ -20,6 +20,7 @@ struct Shape {
   bool s16 = false, u4 = false, b1 = false;
   int residual_channels = 0;
   bool residual_last = false, gain = false, slope = false, post = false;
+  int planes = 1, step = 0;   // of a b1 input, of a b1 output
   int shift = 0, concat = 0;  // concat: further channels of a u4 pixel, as in a slice of a concat
 };
 
@@ -46,6 +47,7 @@ class Problem {
     const int pad = shape.kernel / 2, border = std::max(1, pad);
     conv_.input = shape.input, conv_.weight = shape.weight;
     conv_.in_channels = shape.in_channels, conv_.out_channels = shape.out_channels;
+    conv_.planes = shape.planes, conv_.step = shape.step;
     conv_.kernel = shape.kernel, conv_.stride = shape.stride, conv_.pad = pad;
     conv_.height = (shape.height + 2 * pad - shape.kernel) / shape.stride + 1;
     conv_.width = (shape.width + 2 * pad - shape.kernel) / shape.stride + 1;
@@ -62,7 +64,9 @@ class Problem {
     call_.residual = reinterpret_cast<int16_t*>(residual_.data());
     if (shape.s16)
       s16_ = Buffer(static_cast<size_t>(shape.out_channels) * planar * 2), call_.s16 = reinterpret_cast<int16_t*>(s16_.data());
-    if (shape.b1) b1_ = Buffer(static_cast<size_t>((shape.out_channels + 3) / 4) * planar), call_.b1 = b1_.data();
+    const auto bits = static_cast<size_t>((shape.out_channels + 3) / 4) * planar;
+    if (shape.b1) b1_ = Buffer(shape.step ? 2 * bits : bits), call_.b1 = b1_.data();
+    if (shape.b1 && shape.step) call_.b1_low = b1_.data() + bits;
     call_.u4_pixel = round_up(shape.out_channels, 16) + shape.concat;
     if (shape.u4) u4_ = Buffer(static_cast<size_t>(codes) * call_.u4_pixel), call_.u4 = u4_.data();
     call_.end = conv_.positions(), call_.channel_end = shape.out_channels;
@@ -123,6 +127,8 @@ class Problem {
           for (int c = 0; c < conv_.out_channels; c++) all.push_back(call_.s16[c * call_.s16_plane + p]);
         if (call_.b1)
           for (int c = 0; c < conv_.out_channels; c += 4) all.push_back(call_.b1[c / 4 * call_.b1_plane + p]);
+        if (call_.b1_low)
+          for (int c = 0; c < conv_.out_channels; c += 4) all.push_back(call_.b1_low[c / 4 * call_.b1_plane + p]);
         if (call_.u4)
           for (int c = 0; c < call_.u4_pixel; c++) all.push_back(call_.u4[p * call_.u4_pixel + c]);
       }
@@ -161,7 +167,7 @@ class Problem {
     const int rows = conv_.height + 2 * border, pitch = conv_.in_pitch;
     const ptrdiff_t phase = round_up(rows * pitch + border, 64);
     call_.in_plane = phase * phases;
-    const int groups = (conv_.in_channels + 3) / 4, last = conv_.in_channels - 4 * (groups - 1);
+    const int groups = (conv_.planes * conv_.in_channels + 3) / 4, last = conv_.planes * conv_.in_channels - 4 * (groups - 1);
     in_ = Buffer(static_cast<size_t>(groups * call_.in_plane));
     call_.in = in_.data() + border * pitch + border;
     for (int g = 0; g < groups; g++) {

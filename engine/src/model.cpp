@@ -222,7 +222,8 @@ class GraphReader {
     switch (node.op) {
       case Op::conv: outputs = conv(details, node, where); break;
       case Op::threshold:
-        object(details, where, {});
+        object(details, where, {}, {"step"});
+        node.step = attribute(details.find("step"), where + " step", 1, 32767, 0);
         add_constant(node, Role::threshold, WType::i16, first.shape.channels);
         outputs[0].scale = 1;
         break;
@@ -249,7 +250,8 @@ class GraphReader {
   }
 
   std::vector<Output> conv(const Json& details, Node& node, const std::string& where) {
-    object(details, where, {"weight", "channels", "kernel", "out"}, {"stride", "pad", "shift", "residual_last", "with"});
+    object(details, where, {"weight", "channels", "kernel", "out"},
+           {"stride", "pad", "shift", "residual_last", "planes", "with"});
     const auto get = [&details](const char* key) { return details.find(key); };
     node.kernel = static_cast<int>(integer(*get("kernel"), where + " kernel", 1, 7));
     node.stride = attribute(get("stride"), where + " stride", 1, 2, 1);
@@ -258,6 +260,7 @@ class GraphReader {
     const bool residual = node.inputs.size() == 2;
     need(residual || !get("residual_last"), where, "'residual_last' needs a residual");
     if (residual) node.residual_last = attribute(get("residual_last"), where + " residual_last", 0, 1, 0);
+    node.planes = attribute(get("planes"), where + " planes", 2, 2, 1);
     const auto weight = one_of<WType>(string(*get("weight"), where + " weight"), kWeights, where, "unknown type of weights");
     need(weight != WType::i16, where, "unknown type of weights");
     node.channels = size(*get("channels"), where + " channels", kMaxChannels);
@@ -271,7 +274,8 @@ class GraphReader {
       need(type != DType::u8, at, "unknown dtype");
       for (const DType other : node.output_types) need(other != type, at, "its dtype is there twice");
       node.output_types.push_back(type);
-      const size_t fixed = type == DType::s16 ? 2 : type == DType::u4 ? 3 : 1;
+      const bool stepped = type == DType::b1 && cells.size() > 1 && cells[1].kind == Json::Kind::integer;
+      const size_t fixed = type == DType::s16 || stepped ? 2 : type == DType::u4 ? 3 : 1;
       list(item, at, fixed, fixed + 1);
       Output output{1, outputs.empty() ? node.name : node.name + "." + type_name(type)};
       if (type == DType::s16) {
@@ -281,6 +285,7 @@ class GraphReader {
         output.scale = scale(cells[2], at);
       } else {
         roles |= bit(Role::threshold);
+        if (stepped) node.step = static_cast<int>(integer(cells[1], at + " step", 1, 32767));
       }
       if (cells.size() > fixed) output.name = name(cells[fixed], at + " name");
       outputs.push_back(std::move(output));
@@ -297,7 +302,7 @@ class GraphReader {
       const auto role = static_cast<Role>(i);
       if (!(roles & bit(role))) continue;
       if (role == Role::weight) {
-        const int64_t reads = model_.tensors[node.inputs[0]].shape.channels;
+        const int64_t reads = model_.tensors[node.inputs[0]].shape.channels / node.planes;
         add_constant(node, role, weight, reads * node.kernel * node.kernel * node.channels);
       } else {
         add_constant(node, role, WType::i16, role == Role::gain ? model_.tensors[node.inputs[1]].shape.channels : node.channels);

@@ -44,7 +44,7 @@ struct Node {
   std::vector<int> inputs, outputs;                               // tensor indices
   std::array<int, kRoles> constants{-1, -1, -1, -1, -1, -1, -1};  // constant indices by role, -1: none
   // Attributes; those that the operator does not have stay as they are here.
-  int channels = 0, kernel = 1, stride = 1, pad = 0, shift = 0, fraction = -1, residual_last = -1;
+  int channels = 0, kernel = 1, stride = 1, pad = 0, shift = 0, fraction = -1, residual_last = -1, planes = 1, step = 0;
   std::vector<DType> output_types;  // of a conv
   int constant(Role role) const { return constants[static_cast<int>(role)]; }
 };

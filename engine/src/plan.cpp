@@ -213,7 +213,8 @@ class Planner {
     Conv& c = p.conv;
     c.input = x.type;
     c.weight = model_.constants[node.constant(Role::weight)].type;
-    c.in_channels = x.channels, c.out_channels = out.channels;
+    c.in_channels = x.channels / node.planes, c.out_channels = node.channels;
+    c.planes = node.planes, c.step = node.step;
     c.kernel = node.kernel, c.stride = node.stride, c.pad = node.pad;
     c.height = out.height, c.width = out.width;
     c.in_pitch = x.pitch, c.in_pixel = x.pixel, c.out_pitch = out.pitch;
@@ -282,7 +283,8 @@ class Planner {
       const int conv = plan.steps[n].conv;
       if (conv < 0 || !plan.convs[conv].split) continue;
       phase_block[conv] = static_cast<int>(blocks.size());
-      blocks.push_back({static_cast<size_t>(plan.convs[conv].phase_plane) * ((plan.convs[conv].conv.in_channels + 3) / 4), n, n});
+      const int channels = plan.views[model_.nodes[n].inputs[0]].channels;
+      blocks.push_back({static_cast<size_t>(plan.convs[conv].phase_plane) * ((channels + 3) / 4), n, n});
     }
 
     std::vector<int> order(blocks.size()), placed;

@@ -18,13 +18,21 @@ bool reads(Op op, DType type) {
   }
 }
 
+// The bits of a map of this shape: with a step, an upper and a lower one.
+Shape two_planes(const Node& node, const Shape& shape, const std::string& where) {
+  need(node.step == 0 || shape.channels % 4 == 0, where, "a step needs channels that are a multiple of 4");
+  return node.step == 0 ? shape : Shape{2 * shape.channels, shape.height, shape.width};
+}
+
 std::vector<Typed> conv(const Model& model, const Node& node, const std::vector<Typed>& inputs, const std::string& where) {
   const Shape x = inputs[0].shape;
   const WType weight = model.constants[node.constant(Role::weight)].type;
   const int k = node.kernel, largest = weight == WType::w1 ? 1 : weight == WType::w4 ? 7 : 127;
   need(node.pad < k, where, "pad must be less than kernel");
-  const int code = inputs[0].type == DType::u8 ? 255 : inputs[0].type == DType::u4 ? 15 : 1;
-  need(int64_t{x.channels} * k * k * largest * code < int64_t{1} << 31, where, "the sum can reach 2^31");
+  const int code = inputs[0].type == DType::u8 ? 255 : inputs[0].type == DType::u4 ? 15 : node.planes == 2 ? 3 : 1;
+  need(node.planes == 1 || inputs[0].type == DType::b1, where, "'planes' is there only with a b1 input");
+  need(node.planes == 1 || x.channels % 8 == 0, where, "the channels are no pairs of planes, 4 channels each");
+  need(int64_t{x.channels / node.planes} * k * k * largest * code < int64_t{1} << 31, where, "the sum can reach 2^31");
   need(std::min(x.height, x.width) + 2 * node.pad >= k, where, "the kernel does not fit into the map");
   const Shape out{node.channels, (x.height + 2 * node.pad - k) / node.stride + 1, (x.width + 2 * node.pad - k) / node.stride + 1};
   if (inputs.size() == 2) {
@@ -35,7 +43,7 @@ std::vector<Typed> conv(const Model& model, const Node& node, const std::vector<
     need(large % small == 0, where, "the channels of residual and output do not divide each other");
   }
   std::vector<Typed> result;
-  for (const DType type : node.output_types) result.push_back({type, out});
+  for (const DType type : node.output_types) result.push_back({type, type == DType::b1 ? two_planes(node, out, where) : out});
   return result;
 }
 
@@ -75,7 +83,7 @@ std::vector<Typed> infer(const Model& model, const Node& node, const std::vector
   std::vector<Typed> result;
   switch (node.op) {
     case Op::conv: result = conv(model, node, inputs, where); break;
-    case Op::threshold: result = {{DType::b1, x}}; break;
+    case Op::threshold: result = {{DType::b1, two_planes(node, x, where)}}; break;
     case Op::requantise: result = {{DType::u4, x}}; break;
     case Op::avgpool2:
       need(x.height % 2 == 0 && x.width % 2 == 0, where, "height and width must be even");

@@ -78,7 +78,7 @@ void Session::execute(const StepPlan& step) {
                pooled, tools_);
       break;
     }
-    case Op::threshold: run_threshold(in, model_->i16(node, Role::threshold), out, tools_); break;
+    case Op::threshold: run_threshold(in, model_->i16(node, Role::threshold), node.step, out, tools_); break;
     case Op::requantise:
       run_requantise(in, model_->i16(node, Role::multiplier), model_->i16(node, Role::bias), node.fraction, out, tools_);
       break;

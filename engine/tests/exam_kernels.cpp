@@ -38,10 +38,12 @@ Shape random_shape(std::mt19937& random) {
   s.slope = random() % 2, s.post = random() % 2;
   s.shift = pick(random, kShifts);
   s.concat = random() % 4 == 0 ? 16 : 0;
+  if (s.input == DType::b1 && s.in_channels % 4 == 0) s.planes = 1 + static_cast<int>(random() % 2);
+  if (s.b1 && s.out_channels % 4 == 0 && random() % 2) s.step = random() % 8 ? 1 + static_cast<int>(random() % 4000) : 32767;
   if (random() % 4 == 0) {  // what kernels with narrow rights are for
     s.input = DType::u4, s.weight = static_cast<WType>(random() % 2), s.in_channels += 31;
     s.kernel = 3, s.stride = 1;
-    s.s16 = s.b1 = s.gain = false, s.u4 = true, s.residual_channels = 0;
+    s.s16 = s.b1 = s.gain = false, s.u4 = true, s.residual_channels = s.step = 0, s.planes = 1;
   }
   return s;
 }
@@ -50,9 +52,10 @@ std::string text(const Shape& s) {
   char line[300];
   std::snprintf(line, sizeof line,
                 "input %d weight %d channels %d->%d map %dx%d kernel %d stride %d outputs s16:%d u4:%d b1:%d residual %d last %d "
-                "gain %d slope %d post %d shift %d concat %d",
+                "gain %d slope %d post %d shift %d concat %d planes %d step %d",
                 static_cast<int>(s.input), static_cast<int>(s.weight), s.in_channels, s.out_channels, s.height, s.width, s.kernel,
-                s.stride, s.s16, s.u4, s.b1, s.residual_channels, s.residual_last, s.gain, s.slope, s.post, s.shift, s.concat);
+                s.stride, s.s16, s.u4, s.b1, s.residual_channels, s.residual_last, s.gain, s.slope, s.post, s.shift, s.concat,
+                s.planes, s.step);
   return line;
 }
 

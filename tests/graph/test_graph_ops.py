@@ -23,8 +23,8 @@ def test_table_agrees_with_the_document():
         spec = OPS[name]
         assert tuple(re.findall(r"\w+", roles)) == spec.roles, name
         documented = {re.findall(r"\w+", detail)[0] for detail in details.split(",") if detail.strip()}
-        if name == "conv":  # its fraction and scales are with its outputs
-            assert documented == set(spec.attributes) - {"fraction"} | {"weight", "channels", "with", "out"}
+        if name == "conv":  # its fraction, step and scales are with its outputs
+            assert documented == set(spec.attributes) - {"fraction", "step"} | {"weight", "channels", "with", "out"}
         else:
             assert documented == set(spec.attributes) | ({"scale"} if spec.has_scale else set()), name
 

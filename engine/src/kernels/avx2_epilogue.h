@@ -91,11 +91,13 @@ struct Place {
   int16_t* s16;
   ptrdiff_t s16_plane;
   uint8_t* b1;
+  uint8_t* b1_low;
 };
 
 inline Place place(const ConvCall& call, int first, int p) {
   return {call.s16 ? call.s16 + first * call.s16_plane + p : nullptr, call.s16_plane,
-          call.b1 ? call.b1 + first / 4 * call.b1_plane + p : nullptr};
+          call.b1 ? call.b1 + first / 4 * call.b1_plane + p : nullptr,
+          call.b1_low ? call.b1_low + first / 4 * call.b1_plane + p : nullptr};
 }
 
 // Channels first .. first + 3 as far as they exist, positions p .. p + 63.  Of a u4 output only `codes` positions are
@@ -106,8 +108,9 @@ inline void store_planar(const Conv& conv, const ConvCall& call, const Place& to
   const int count = std::min(4, conv.out_channels - first);
   const V zero = _mm256_setzero_si256(), offset = _mm256_set1_epi16(scale.offset);
   const __m128i up = _mm_cvtsi32_si128(scale.up), fraction = _mm_cvtsi32_si128(conv.fraction);
-  const bool stream = to.s16, bits = to.b1, u4 = call.u4;
-  V bit[2] = {zero, zero}, code[2][4] = {{zero, zero, zero, zero}, {zero, zero, zero, zero}};
+  const bool stream = to.s16, bits = to.b1, lower = to.b1_low, u4 = call.u4;
+  const V step = _mm256_set1_epi16(static_cast<int16_t>(conv.step));
+  V bit[2] = {zero, zero}, low[2] = {zero, zero}, code[2][4] = {{zero, zero, zero, zero}, {zero, zero, zero, zero}};
   for (int j = 0; j < count; j++, tile += kTile) {
     const int c = first + j;
     const V multiplier = _mm256_set1_epi16(conv.multiplier[c]), bias = _mm256_set1_epi16(conv.bias[c]);
@@ -133,6 +136,13 @@ inline void store_planar(const Conv& conv, const ConvCall& call, const Place& to
       for (int i = 0; i < 2; i++) {
         const V below = _mm256_packs_epi16(_mm256_cmpgt_epi16(threshold, v[2 * i]), _mm256_cmpgt_epi16(threshold, v[2 * i + 1]));
         bit[i] = _mm256_or_si256(bit[i], _mm256_andnot_si256(below, one));
+        if (lower) {  // 0 below the step under the threshold, and from the threshold on below the step above it
+          const V under = _mm256_subs_epi16(threshold, step), over = _mm256_adds_epi16(threshold, step);
+          const V a = _mm256_packs_epi16(_mm256_cmpgt_epi16(under, v[2 * i]), _mm256_cmpgt_epi16(under, v[2 * i + 1]));
+          const V b = _mm256_packs_epi16(_mm256_cmpgt_epi16(over, v[2 * i]), _mm256_cmpgt_epi16(over, v[2 * i + 1]));
+          const V none = _mm256_or_si256(a, _mm256_andnot_si256(below, b));
+          low[i] = _mm256_or_si256(low[i], _mm256_andnot_si256(none, one));
+        }
       }
     }
     if (u4) {
@@ -144,6 +154,7 @@ inline void store_planar(const Conv& conv, const ConvCall& call, const Place& to
   }
   if (bits && count > 0) {
     for (int i = 0; i < 2; i++) store(to.b1 + 32 * i, _mm256_permute4x64_epi64(bit[i], 0xD8));
+    for (int i = 0; lower && i < 2; i++) store(to.b1_low + 32 * i, _mm256_permute4x64_epi64(low[i], 0xD8));
   }
   if (u4) {
     for (int i = 0; 32 * i < codes; i++) {
@@ -157,13 +168,14 @@ inline void store_planar(const Conv& conv, const ConvCall& call, const Place& to
 // what belongs to this call is copied.
 struct Aside {
   alignas(32) int16_t s16[4 * kTile];
-  alignas(32) uint8_t b1[kTile];
+  alignas(32) uint8_t b1[kTile], b1_low[kTile];
 
-  Place place(const Place& to) { return {to.s16 ? s16 : nullptr, kTile, to.b1 ? b1 : nullptr}; }
+  Place place(const Place& to) { return {to.s16 ? s16 : nullptr, kTile, to.b1 ? b1 : nullptr, to.b1_low ? b1_low : nullptr}; }
   void copy(const Place& to, int count, int n) const {
     for (int j = 0; to.s16 && j < count; j++)
       std::memcpy(to.s16 + j * to.s16_plane, s16 + j * kTile, static_cast<size_t>(n) * sizeof(int16_t));
     if (to.b1 && count > 0) std::memcpy(to.b1, b1, static_cast<size_t>(n));
+    if (to.b1_low && count > 0) std::memcpy(to.b1_low, b1_low, static_cast<size_t>(n));
   }
 };
 

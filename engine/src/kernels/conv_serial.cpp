@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kLanes = 8;  // output channels side by side
 
-bool is_binary(const Conv& c) { return c.input == DType::b1 && c.weight == WType::w1; }
+bool is_binary(const Conv& c) { return c.input == DType::b1 && c.planes == 1 && c.weight == WType::w1; }
 int taps(const Conv& c) { return c.kernel * c.kernel; }
 int inputs(const Conv& c) { return c.in_channels * taps(c); }
 
@@ -66,8 +66,9 @@ void gather_values(const Conv& c, const ConvCall& call, int y, int x, int16_t* p
   for (int t = 0; t < taps(c); t++) {
     if (c.input == DType::b1) {
       const uint8_t* at = call.in + ptrdiff_t{y} * c.in_pitch + x + call.taps[t];
+      const auto sign = [&](int ch) { return (at[ch / 4 * call.in_plane] >> (ch & 3) & 1) * 2 - 1; };
       for (int ch = 0; ch < c.in_channels; ch++)
-        patch[i++] = static_cast<int16_t>((at[ch / 4 * call.in_plane] >> (ch & 3) & 1) * 2 - 1);
+        patch[i++] = static_cast<int16_t>(c.planes == 2 ? 2 * sign(ch) + sign(c.in_channels + ch) : sign(ch));
       continue;
     }
     const ptrdiff_t row = ptrdiff_t{y} * c.stride + t / c.kernel - c.pad, column = ptrdiff_t{x} * c.stride + t % c.kernel - c.pad;

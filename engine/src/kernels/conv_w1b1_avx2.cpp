@@ -5,7 +5,8 @@
 // 32 * 2 * 4 = 256 multiplications.  A table depends on 8 weight bits only, so all of them are one constant of 4 KB, and
 // a weight byte becomes an address.  A nibble holds 3 counts of at most 4; then the byte goes into a sum of bytes, and its
 // upper nibble into another (widen_pair parts them), and after 63 look-ups (252 <= 255) bytes are widened to 16 bits.
-// With m matches among n channels and taps, the sum of products is 2m - n.  Missing channels are 0 on both sides: they always
+// With m matches among n channels and taps, the sum of products is 2m - n.  A map of two planes is counted plane by plane with
+// the same tables, the upper one twice: with m = 2h + l the sum is 2m - 3n.  Missing channels are 0 on both sides: they always
 // match, and n counts them twice.
 //
 // Bound: 2 registers of positions x 2 pairs, 3 look-ups each, are 12 vpshufb, 16 additions and 4 shifts: 3072 multiplications
@@ -102,9 +103,9 @@ enum class Way {
   rows    // 3x3: three units, the rows of a group of channels, then the next group
 };
 
-// Matches of 4 channels at 64 positions -> tile[4][64].
+// Matches of 4 channels at 64 positions -> tile[4][64], or added to it.
 template <Way W>
-inline void count(const uint8_t* in, const Places& at, const uint16_t* w, int16_t* tile) {
+inline void count(const uint8_t* in, const Places& at, const uint16_t* w, int16_t* tile, bool first) {
   const V zero = _mm256_setzero_si256();
   const ptrdiff_t step1 = at.step[1], step2 = at.step[2], row1 = at.offset[1] - at.offset[0], row2 = at.offset[2] - at.offset[0];
   if (W == Way::rows) in += at.offset[0];
@@ -151,10 +152,11 @@ inline void count(const uint8_t* in, const Places& at, const uint16_t* w, int16_
         unit(in + three[0], in + three[1], in + three[2], w);
       }
     }
-    widen_pair(sum00, high00, tile, begin == 0);
-    widen_pair(sum01, high01, tile + 32, begin == 0);
-    widen_pair(sum10, high10, tile + 2 * kTile, begin == 0);
-    widen_pair(sum11, high11, tile + 2 * kTile + 32, begin == 0);
+    widen_pair(sum00, high00, tile, first);
+    widen_pair(sum01, high01, tile + 32, first);
+    widen_pair(sum10, high10, tile + 2 * kTile, first);
+    widen_pair(sum11, high11, tile + 2 * kTile + 32, first);
+    first = false;
   }
 }
 
@@ -165,6 +167,10 @@ inline void fetch(const int16_t* rows, ptrdiff_t plane) {
 }
 
 int twice_missing(const Conv& conv) { return 2 * (round_up(conv.in_channels, 4) - conv.in_channels) * conv.kernel * conv.kernel; }
+
+inline void twice(int16_t* tile) {
+  for (int16_t* t = tile; t < tile + 4 * kTile; t += 16) store(t, _mm256_slli_epi16(load(t), 1));
+}
 
 // Whether (2m - n) << -shift is exact in 16 bits for every m: then it is one shift and one subtraction.
 bool plain(const Conv& conv) { return conv.shift <= 0 && conv.max_sum() << -conv.shift <= 32767; }
@@ -195,6 +201,7 @@ struct Kernel {
     Scale scale;
     if (F & kCounts) scale = {1 - conv.shift, static_cast<int16_t>(static_cast<unsigned>(sum) << -conv.shift)};
     const uint16_t* weights = reinterpret_cast<const uint16_t*>(call.weights);
+    const ptrdiff_t lower = groups(conv) * call.in_plane;  // from the upper to the lower bits of a map of two planes
     alignas(32) int16_t tile[4 * kTile] = {};
     // A strip's maps stay in L1 while all channels pass, and the streams go by in pieces that a prefetcher sees.
     const int strip = kTile * std::clamp(16384 / (groups(conv) * kTile), 1, 4), channels = last_quad(call);
@@ -205,7 +212,11 @@ struct Kernel {
           if (conv.residual_channels > 0)
             fetch(call.residual + (q % conv.residual_channels) * call.residual_plane + p, call.residual_plane);
           if (call.s16) fetch(call.s16 + q * call.s16_plane + p, call.s16_plane);
-          if (q < conv.out_channels) count_tile(call.in + p, at, weights + static_cast<size_t>(q) / 4 * n * 6, tile);
+          if (q < conv.out_channels) {
+            const uint16_t* w = weights + static_cast<size_t>(q) / 4 * n * 6;
+            count_tile(call.in + p, at, w, tile, true);
+            if (conv.planes == 2) twice(tile), count_tile(call.in + lower + p, at, w, tile, false);
+          }
           if (!(F & kCounts)) {
             const V all = _mm256_set1_epi16(static_cast<int16_t>(sum));
             for (int16_t* t = tile; t < tile + 4 * kTile; t += 16) {

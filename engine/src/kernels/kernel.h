@@ -19,6 +19,8 @@ struct Conv {
   DType input = DType::u8;
   WType weight = WType::w1;
   int in_channels = 0, out_channels = 0;
+  int planes = 1;  // b1: 2 if the map has 2 * in_channels channels, h before l, and its values are 2h + l
+  int step = 0;    // of a b1 output: 0, or where its lower bits change, beside the threshold
   int kernel = 1, stride = 1, pad = 0;
   int height = 0, width = 0;  // of the output
   int in_pitch = 0;           // pixels. For b1 with stride 2: of one phase, see ConvCall::taps
@@ -38,7 +40,7 @@ struct Conv {
   int positions() const { return height * out_pitch; }
   int64_t max_sum() const {  // no accumulator leaves -max_sum .. max_sum
     const int w = weight == WType::w1 ? 1 : weight == WType::w4 ? 7 : 127;
-    const int x = input == DType::u8 ? 255 : input == DType::u4 ? 15 : 1;
+    const int x = input == DType::u8 ? 255 : input == DType::u4 ? 15 : planes == 2 ? 3 : 1;
     return int64_t{in_channels} * kernel * kernel * w * x;
   }
 };
@@ -57,6 +59,7 @@ struct ConvCall {
   int16_t* s16 = nullptr;  // outputs: null if not wanted
   ptrdiff_t s16_plane = 0;
   uint8_t* b1 = nullptr;
+  uint8_t* b1_low = nullptr;  // the lower bits, with a step: out_channels is a multiple of 4 then
   ptrdiff_t b1_plane = 0;
   uint8_t* u4 = nullptr;
   int u4_pixel = 0;

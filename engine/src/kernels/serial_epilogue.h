@@ -49,9 +49,15 @@ inline void serial_epilogue(const Conv& conv, const ConvCall& call, int o, int p
     for (int i = 0; i < n; i++) out[i] = static_cast<int16_t>(v[i]);
   }
   if (call.b1) {
-    uint8_t* out = call.b1 + o / 4 * call.b1_plane + p;
-    const int bit = o & 3, keep = bit == 0 ? 0 : 15;
-    for (int i = 0; i < n; i++) out[i] = static_cast<uint8_t>((out[i] & keep) | (v[i] >= conv.threshold[o]) << bit);
+    const ptrdiff_t place = o / 4 * call.b1_plane + p;
+    const int bit = o & 3, keep = bit == 0 ? 0 : 15, t = conv.threshold[o];
+    uint8_t* out = call.b1 + place;
+    for (int i = 0; i < n; i++) out[i] = static_cast<uint8_t>((out[i] & keep) | (v[i] >= t) << bit);
+    if (call.b1_low) {
+      const int low = sat16(t - conv.step), high = sat16(t + conv.step);
+      out = call.b1_low + place;
+      for (int i = 0; i < n; i++) out[i] = static_cast<uint8_t>((out[i] & keep) | (v[i] >= (v[i] >= t ? high : low)) << bit);
+    }
   }
   if (call.u4) {
     uint8_t* out = call.u4 + ptrdiff_t{p} * call.u4_pixel + o;

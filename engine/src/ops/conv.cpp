@@ -65,7 +65,10 @@ void run_conv(const ConvPlan& plan, const uint8_t* prepared, uint8_t* phases, co
   for (int i = 0; i < output_count; i++) {
     const View& out = outputs[i];
     if (out.type == DType::s16 && !pooled) call.s16 = out.s16(), call.s16_plane = out.plane;
-    if (out.type == DType::b1) call.b1 = out.data, call.b1_plane = out.plane;
+    if (out.type == DType::b1) {
+      call.b1 = out.data, call.b1_plane = out.plane;
+      if (conv.step) call.b1_low = out.b1(conv.out_channels);
+    }
     if (out.type == DType::u4) call.u4 = out.data, call.u4_pixel = out.pixel;
   }
 

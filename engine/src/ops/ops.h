@@ -20,7 +20,7 @@ struct Tools {
 // pooled: if the plan says so, the map that takes the 2x2 averages of the s16 output, which itself is never stored.
 void run_conv(const ConvPlan& plan, const uint8_t* prepared, uint8_t* phases, const View& in, const View* residual,
               const View* outputs, int output_count, const View* pooled, const Tools& tools);
-void run_threshold(const View& in, const int16_t* threshold, const View& out, const Tools& tools);
+void run_threshold(const View& in, const int16_t* threshold, int step, const View& out, const Tools& tools);
 void run_requantise(const View& in, const int16_t* multiplier, const int16_t* bias, int fraction, const View& out,
                     const Tools& tools);
 void run_avgpool2(const View& in, const View& out, const Tools& tools);

@@ -1,7 +1,8 @@
 """What a graph costs: parameters, multiply-accumulates by bits, element-wise work, OPs, bytes. Every claim is counted here.
 
 Two rules. A MAC counts at max(weight bits, activation bits): 1-bit weights on 4-bit maps are 4-bit work. An element-wise
-operation is one add, multiply, shift, compare or clamp of one number; moving codes (concat, upsample2) is none.
+operation is one add, multiply, shift, compare or clamp of one number; moving codes (concat, upsample2) is none. 1-bit weights on
+a 2-bit map are two convolutions of 1-bit maps, which is what the engine computes: two 1-bit MACs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mpqyolo.graph.ir import Graph, Node
+from mpqyolo.graph.ops import planes
 
 FORMULA = "OPs = MACs_32 + MACs_8/4 + MACs_4/8 + MACs_1/64; a MAC counts at max(weight bits, activation bits)"
 ELEMENTWISE_RULE = (
@@ -114,15 +116,16 @@ def _conv_elementwise(graph: Graph, node: Node, outputs: int) -> dict[str, int]:
     if "u4" in at["outputs"]:
         items["quantise"] = 2 * outputs  # shift, clamp
     if "b1" in at["outputs"]:
-        items["threshold"] = outputs
+        items["threshold"] = 2 * outputs if "step" in at else outputs
     return {kind: n for kind, n in items.items() if n}
 
 
 def elementwise(graph: Graph, node: Node) -> dict[str, int]:
     """Element-wise operations of one node by kind."""
-    outputs = math.prod(graph.tensors[node.outputs[0]].shape)
+    shape = graph.tensors[node.outputs[0]].shape
+    outputs = math.prod(shape)
     if node.op == "conv":
-        return _conv_elementwise(graph, node, outputs)
+        return _conv_elementwise(graph, node, len(graph.constants[node.constants["bias"]].values) * shape[1] * shape[2])
     if node.op == "threshold":
         return {"threshold": outputs}
     if node.op == "requantise":
@@ -144,7 +147,7 @@ def layer_cost(graph: Graph, node: Node) -> LayerCost:
         op=node.op,
         weight_bits=WEIGHT_BITS[weight.dtype] if weight else 0,
         activation_bits=CODE_BITS[graph.tensors[node.inputs[0]].dtype],
-        macs=weight.values.size * shape[1] * shape[2] if weight else 0,
+        macs=weight.values.size * shape[1] * shape[2] * planes(node) if weight else 0,
         weight_bytes=weight.nbytes_packed if weight else 0,
         output_shape=shape,
         constant_bytes=sum(c.nbytes_packed for c in stored.values()),

@@ -54,6 +54,7 @@ POLICIES = {
         # The stem reads pixels, which have 8 bits wherever the policy does not ask for fewer.
         _by_region("default", Bits(8, 8), Bits(1, 1), Bits(4, 4), Bits(8, 4)),
         _by_region("paper", Bits(4, 4), Bits(1, 1), Bits(4, 4), Bits(4, 4)),
+        _by_region("w1a2", Bits(8, 8), Bits(1, 2), Bits(4, 4), Bits(8, 4)),
         _by_region("w1a4", Bits(8, 8), Bits(1, 4), Bits(4, 4), Bits(8, 4)),
         _by_region("w4a4", Bits(8, 8), Bits(4, 4), Bits(4, 4), Bits(8, 4)),
         _by_region("float", Bits(32, 32), Bits(32, 32), Bits(32, 32), Bits(32, 32)),

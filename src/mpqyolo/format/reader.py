@@ -58,7 +58,9 @@ class _Details(NamedTuple):
 
 def _conv(value: Any, where: str, name: str, residual: bool) -> _Details:
     ranges = OPS["conv"].attributes
-    item = obj(value, where, ("weight", "channels", "kernel", "out"), ("stride", "pad", "shift", "residual_last", "with"))
+    item = obj(
+        value, where, ("weight", "channels", "kernel", "out"), ("stride", "pad", "shift", "residual_last", "planes", "with")
+    )
 
     def number(key: str, default: int | None = None) -> int:
         return integer(item.get(key, default), f"{where} {key}", ranges[key].low, ranges[key].high)
@@ -69,6 +71,8 @@ def _conv(value: Any, where: str, name: str, residual: bool) -> _Details:
     need(residual or "residual_last" not in item, f"{where}: 'residual_last' needs a residual")
     if residual:
         attributes["residual_last"] = number("residual_last", 0)
+    if "planes" in item:
+        attributes["planes"] = number("planes")
     weight = string(item["weight"], f"{where} weight")
     need(weight in MAX_WEIGHT, f"{where}: unknown type of weights {weight[:40]!r}, must be {', '.join(MAX_WEIGHT)}")
     channels = integer(item["channels"], f"{where} channels", 1, limit.MAX_CHANNELS)
@@ -80,15 +84,19 @@ def _conv(value: Any, where: str, name: str, residual: bool) -> _Details:
         dtype = string(cells[0], at)
         need(dtype in CELLS, f"{at}: unknown dtype {dtype[:40]!r}")
         need(dtype not in scales, f"{at}: {dtype} comes twice")
-        array(row, at, CELLS[dtype], CELLS[dtype] + 1)
+        stepped = dtype == "b1" and len(cells) > 1 and type(cells[1]) is int
+        fixed = CELLS[dtype] + stepped
+        array(row, at, fixed, fixed + 1)
         scales[dtype] = 1.0
         if dtype == "s16":
             scales[dtype] = 2.0 ** -integer(cells[1], f"{at} fraction", 0, limit.MAX_FRACTION)
         elif dtype == "u4":
             attributes["fraction"] = integer(cells[1], f"{at} fraction", ranges["fraction"].low, ranges["fraction"].high)
             scales[dtype] = real(cells[2], f"{at} scale")
+        elif stepped:
+            attributes["step"] = integer(cells[1], f"{at} step", ranges["step"].low, ranges["step"].high)
         derived = name if i == 0 else f"{name}.{dtype}"
-        names.append(derived if len(cells) == CELLS[dtype] else string(cells[-1], f"{at} name"))
+        names.append(derived if len(cells) == fixed else string(cells[-1], f"{at} name"))
     attributes["outputs"] = tuple(scales)
 
     more = [string(role, f"{where} with") for role in array(item.get("with", []), f"{where} with", 0, len(WITH))]
@@ -103,8 +111,12 @@ def _details(op: str, value: Any, where: str, name: str, inputs: Sequence[Tensor
     if op == "conv":
         return _conv(value, where, name, len(inputs) == 2)
     spec = OPS[op]
-    item = obj(value, where, (*spec.attributes, "scale") if spec.has_scale else tuple(spec.attributes))
-    attributes = {key: integer(item[key], f"{where} {key}", rule.low, rule.high) for key, rule in spec.attributes.items()}
+    always = tuple(key for key, rule in spec.attributes.items() if not rule.optional)
+    sometimes = tuple(key for key, rule in spec.attributes.items() if rule.optional)
+    item = obj(value, where, (*always, "scale") if spec.has_scale else always, sometimes)
+    attributes = {
+        key: integer(item[key], f"{where} {key}", rule.low, rule.high) for key, rule in spec.attributes.items() if key in item
+    }
     scales = {"u4": real(item["scale"], f"{where} scale")} if spec.has_scale else {}
     return _Details(attributes, spec.roles, "", inputs[0].shape[0], (name,), scales)
 

@@ -27,6 +27,8 @@ def _outputs(graph: Graph, node: Node) -> list[list[Any]]:
             row.append(s16_fraction(graph.tensors[name].scale))
         elif dtype == "u4":
             row += [node.attributes["fraction"], float(graph.tensors[name].scale)]
+        elif "step" in node.attributes:
+            row.append(node.attributes["step"])
         rows.append(row if name == (f"{node.name}.{dtype}" if i else node.name) else [*row, name])
     return rows
 
@@ -41,6 +43,7 @@ def _details(graph: Graph, node: Node) -> dict[str, Any]:
     item = {"weight": weight.dtype, "channels": weight.values.shape[0], "kernel": at["kernel"]}
     defaults = {"stride": 1, "pad": at["kernel"] // 2, "shift": 0, "residual_last": 0}
     item |= {key: at[key] for key, default in defaults.items() if at.get(key, default) != default}
+    item |= {"planes": at["planes"]} if "planes" in at else {}
     more = [role for role in WITH if role in node.constants]
     return item | ({"with": more} if more else {}) | {"out": _outputs(graph, node)}
 

@@ -12,6 +12,14 @@ from mpqyolo.graph.ir import TENSOR_TYPES, Constant, Graph, Node, Shape, Tensor
 OUTPUT_TYPES = ("s16", "u4", "b1")  # what a conv can write
 MAX_WEIGHT = {"w1": 1, "w4": 7, "w8": 127}
 MAX_CODE = {"u8": 255, "u4": 15, "b1": 1}
+QUAD = 4  # 1-bit channels that lie together: upper and lower bits never share such a group
+WITH_WHAT = {
+    "threshold": "exactly with a b1 output",
+    "step": "only with a b1 output",
+    "planes": "only with a b1 input",
+    "fraction": "exactly with a u4 output",
+    "residual_last": "exactly with a residual",
+}
 
 Typed = tuple[str, Shape]  # (dtype, (C, H, W))
 Rule = Callable[[Node, Sequence[Tensor], Mapping[str, Constant]], tuple[Typed, ...]]
@@ -57,10 +65,22 @@ def _need(ok: bool, node: Node, fault: str) -> None:
         raise GraphError(f"node '{node.name}' ({node.op}): {fault}")
 
 
+def planes(node: Node) -> int:
+    """1-bit maps that a convolution reads as one: 2 are a map of 2 bits (docs/numerics.md)."""
+    count = node.attributes.get("planes", 1)
+    assert type(count) is int
+    return count
+
+
+def max_code(node: Node, x: Tensor) -> int:
+    """The greatest |value| that a convolution finds in its input x."""
+    return MAX_CODE[x.dtype] if planes(node) == 1 else 3
+
+
 def constant_shape(role: str, node: Node, inputs: Sequence[Tensor], channels: int) -> tuple[int, ...]:
     """The shape of a node's constant: weights are (O, kh, kw, C), all else is one number a channel. channels: of the outputs."""
     if role == "weight":
-        return (channels, node.attributes["kernel"], node.attributes["kernel"], inputs[0].shape[0])
+        return (channels, node.attributes["kernel"], node.attributes["kernel"], inputs[0].shape[0] // planes(node))
     return (inputs[1].shape[0] if role == "gain" else channels,)
 
 
@@ -84,11 +104,12 @@ def _conv(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant
     weight, at, outputs = constants["weight"], node.attributes, node.attributes["outputs"]
     for name, there, where in (
         ("threshold", "threshold" in constants, "b1" in outputs),
+        ("step", "step" in at, "step" in at and "b1" in outputs),
+        ("planes", "planes" in at, "planes" in at and inputs[0].dtype == "b1"),
         ("fraction", "fraction" in at, "u4" in outputs),
         ("residual_last", "residual_last" in at, len(inputs) == 2),
     ):
-        reason = "a residual" if name == "residual_last" else "a b1 output" if name == "threshold" else "a u4 output"
-        _need(there == where, node, f"'{name}' is there exactly with {reason}")
+        _need(there == where, node, f"'{name}' is there {WITH_WHAT[name]}")
     _need(len(inputs) == 2 or "gain" not in constants, node, "'gain' needs a residual")
     for r in inputs[1:]:
         _need(r.dtype == "s16", node, f"the residual '{r.name}' is {r.dtype}, must be s16")
@@ -96,9 +117,11 @@ def _conv(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant
     _check_constants(node, inputs, constants, count)
 
     channels, height, width = inputs[0].shape
+    pairs = planes(node) == 1 or channels % (2 * QUAD) == 0
+    _need(pairs, node, f"{channels} channels are no two planes of a multiple of {QUAD} channels each")
     k, stride, pad = at["kernel"], at["stride"], at["pad"]
     _need(pad < k, node, f"pad {pad} must be less than kernel {k}")
-    reach = channels * k * k * MAX_WEIGHT[weight.dtype] * MAX_CODE[inputs[0].dtype]
+    reach = channels // planes(node) * k * k * MAX_WEIGHT[weight.dtype] * max_code(node, inputs[0])
     _need(reach < 2**31, node, f"the sum can reach {reach}, must stay below 2^31")
     _need(min(height, width) + 2 * pad >= k, node, f"kernel {k} does not fit into {height}x{width} with pad {pad}")
     out = (count, (height + 2 * pad - k) // stride + 1, (width + 2 * pad - k) // stride + 1)
@@ -106,12 +129,20 @@ def _conv(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant
         _need(r.shape[1:] == out[1:], node, f"the residual has size {list(r.shape[1:])}, must be {list(out[1:])}")
         small, large = sorted((r.shape[0], count))
         _need(large % small == 0, node, f"{r.shape[0]} residual channels and {count} outputs do not divide each other")
-    return tuple((dtype, out) for dtype in outputs)
+    return tuple((dtype, _two_planes(node, out) if dtype == "b1" else out) for dtype in outputs)
+
+
+def _two_planes(node: Node, shape: Shape) -> Shape:
+    """The shape of the bits of a map of this shape: with a step, a map has an upper and a lower bit."""
+    if "step" not in node.attributes:
+        return shape
+    _need(shape[0] % QUAD == 0, node, f"a step needs a multiple of {QUAD} channels, not {shape[0]}")
+    return (2 * shape[0], *shape[1:])
 
 
 def _threshold(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
     _check_constants(node, inputs, constants, inputs[0].shape[0])
-    return (("b1", inputs[0].shape),)
+    return (("b1", _two_planes(node, inputs[0].shape)),)
 
 
 def _requantise(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Constant]) -> tuple[Typed, ...]:
@@ -162,11 +193,20 @@ OPS: dict[str, OpSpec] = {
                 "shift": Range(-15, 16),
                 "fraction": Range(0, 14, optional=True),
                 "residual_last": Range(0, 1, optional=True),
+                "planes": Range(2, 2, optional=True),
+                "step": Range(1, 32767, optional=True),
             },
             has_outputs=True,
             has_scale=True,
         ),
-        OpSpec("threshold", 2, ("s16",), _threshold, required=("threshold",)),
+        OpSpec(
+            "threshold",
+            2,
+            ("s16",),
+            _threshold,
+            required=("threshold",),
+            attributes={"step": Range(1, 32767, optional=True)},
+        ),
         OpSpec(
             "requantise",
             3,

@@ -5,11 +5,13 @@ Constants are drawn so that maps stay alive (sums are shifted into 16 bits), and
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mpqyolo.graph.build import Builder
 from mpqyolo.graph.ir import Decode, Graph, Level, Model
-from mpqyolo.graph.ops import MAX_CODE, MAX_WEIGHT, OUTPUT_TYPES
+from mpqyolo.graph.ops import MAX_CODE, MAX_WEIGHT, OUTPUT_TYPES, QUAD
 
 CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 33, 48, 63, 64)  # tails of every vector width among them
 SCALES = {"u4": 1 / 8, "s16": 2.0**-8}
@@ -48,6 +50,12 @@ class _Maker:
     def factor(self, count: int) -> tuple[str, np.ndarray]:
         return self.i16(count, 16000, lowest=-32767)
 
+    def step(self, channels: int) -> dict[str, Any]:
+        """Of a b1 output: none, some, or one at an edge."""
+        if channels % QUAD or self.chance(0.5):
+            return {}
+        return {"step": self.pick((1, 32767)) if self.chance(0.1) else self.integer(100, 3000)}
+
     def weight(self, dtype: str, shape: tuple[int, ...]) -> tuple[str, np.ndarray]:
         largest = MAX_WEIGHT[dtype]
         values = self.rng.integers(-largest, largest + 1, shape)
@@ -68,24 +76,29 @@ class _Maker:
     ) -> tuple[str, ...]:
         source = self.build.tensors[x]
         dtype = dtype or self.pick(("w1", "w4", "w8"))
+        planes = 2 if source.dtype == "b1" and source.shape[0] % (2 * QUAD) == 0 and self.chance(0.5) else 1
+        reads = source.shape[0] // planes
         pad = kernel // 2 if pad is None else pad
         # The spread of the sum of n random products, scaled to some thousands of the 32767.
-        spread = MAX_WEIGHT[dtype] * MAX_CODE[source.dtype] * np.sqrt(source.shape[0]) * kernel
+        spread = MAX_WEIGHT[dtype] * MAX_CODE[source.dtype] * np.sqrt(reads) * planes * kernel
         shift = int(np.clip(np.round(np.log2(spread / 8000)) + self.integer(-1, 1), -15, 16))
         if self.chance(0.05):
             shift = self.integer(-15, 16)
         constants = {
-            "weight": self.weight(dtype, (channels, kernel, kernel, source.shape[0])),
+            "weight": self.weight(dtype, (channels, kernel, kernel, reads)),
             "multiplier": self.factor(channels),
             "bias": self.i16(channels, 2000),
         }
-        attributes = {"kernel": kernel, "stride": stride, "pad": pad, "shift": shift, "outputs": outputs}
+        attributes: dict[str, Any] = {"kernel": kernel, "stride": stride, "pad": pad, "shift": shift, "outputs": outputs}
         if self.chance(0.5):
             constants["slope"] = self.factor(channels)
         if self.chance(0.4):
             constants["post"] = self.i16(channels, 1000)
         if "b1" in outputs:
             constants["threshold"] = self.i16(channels, 2000)
+            attributes |= self.step(channels)
+        if planes > 1:
+            attributes["planes"] = planes
         if "u4" in outputs:
             attributes["fraction"] = self.integer(0, 14) if self.chance(0.2) else self.integer(8, 11)
         inputs = [x]
@@ -133,7 +146,7 @@ class _Maker:
         x = self.build.tensors[self.pick(names)]
         add, channels = self.build.add, x.shape[0]
         if op == "threshold":
-            add(op, self.name(op), [x.name], {"threshold": self.i16(channels, 3000)})
+            add(op, self.name(op), [x.name], {"threshold": self.i16(channels, 3000)}, **self.step(channels))
         elif op == "requantise":
             constants = {"multiplier": self.factor(channels), "bias": self.i16(channels, 2000)}
             add(op, self.name(op), [x.name], constants, SCALES, fraction=self.integer(6, 11))

@@ -58,11 +58,11 @@ class Epilogue:
     fraction: int = 0
 
 
-def reach(codes: np.ndarray, dtype: str) -> np.ndarray:
+def reach(codes: np.ndarray, dtype: str, planes: int = 1) -> np.ndarray:
     """(O,) greatest |acc| of weight codes (O, kh, kw, C) on maps of this dtype: exact, both signs and all paddings thought of."""
     wide = codes.astype(np.int64).reshape(len(codes), -1)
     if dtype == "b1":
-        return np.abs(wide).sum(1)
+        return (2**planes - 1) * np.abs(wide).sum(1)
     # Codes are not negative: the sum is greatest with all positive weights on the largest code and the others on 0.
     return MAX_CODE[dtype] * np.maximum(np.where(wide > 0, wide, 0).sum(1), -np.where(wide < 0, wide, 0).sum(1))
 
@@ -89,6 +89,17 @@ def thresholds(shift: np.ndarray, fraction: int, layer: str) -> np.ndarray:
     """T with `code >= T` exactly where `code * 2^-fraction >= shift`: code >= shift * 2^fraction, and codes are integers."""
     # A threshold below all codes is met by all of them: -32768 says the same.
     return i16(np.maximum(np.ceil(np.asarray(shift, np.float64) * 2.0**fraction), -32768), layer, "threshold")
+
+
+def ladder(shift: np.ndarray, scale: float, fraction: int, layer: str) -> tuple[np.ndarray, int]:
+    """T and D with codes 0..3 of x = clamp(floor((x - shift) / scale + 1/2), 0, 3): its three edges are T - D, T and T + D.
+
+    Code k begins at shift + (k - 1/2) * scale. The edges beside the middle are off by less than half a step of the stream.
+    """
+    step = int(np.rint(scale * 2.0**fraction))
+    if not 1 <= step <= TOP:
+        raise PackError(f"layer '{layer}': a code of its activations is {step} steps of the stream, must be 1..{TOP}")
+    return thresholds(shift + 1.5 * scale, fraction, layer), step
 
 
 def best_shift(factor: np.ndarray, needed: np.ndarray, usual: np.ndarray) -> int | None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mpqyolo.detector.maps import Maps
 from mpqyolo.graph.ir import PREDICT_FRACTION, Model, Node
-from mpqyolo.graph.ops import MAX_CODE
+from mpqyolo.graph.ops import max_code
 from mpqyolo.pack.lower import lower
 
 
@@ -69,14 +69,14 @@ class FoldedModel(nn.Module):
     def _greatest(self, node: Node) -> int:
         """No partial sum of the convolution, in whatever order, is greater."""
         sizes = self.graph.constants[node.constants["weight"]].values.astype("int64")
-        return int(abs(sizes).sum((1, 2, 3)).max()) * MAX_CODE[self.graph.tensors[node.inputs[0]].dtype]
+        return int(abs(sizes).sum((1, 2, 3)).max()) * max_code(node, self.graph.tensors[node.inputs[0]])
 
     def _run(self, node: Node, ins: list[Tensor], constants: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         x, at = ins[0], node.attributes
         if node.op == "conv":
             return self._conv(node, ins, constants)
         if node.op == "threshold":
-            return (_sign(x, constants["threshold"]),)
+            return (_bits(x, constants["threshold"], at.get("step")),)
         if node.op == "requantise":
             wide = x.int() << 7 if x.dtype == torch.uint8 else x.int()
             return (_code(_sat(_mulhrs(wide, constants["multiplier"]) + constants["bias"]), at["fraction"]),)
@@ -98,9 +98,12 @@ class FoldedModel(nn.Module):
         # convolution may go by Winograd or TF32, and only float64 is exact.
         real = torch.float64 if node.name in self.wide or weight.device.type != "cpu" else torch.float32
         pad = at["pad"]
-        x = ins[0].to(real)
+        x, outside = ins[0].to(real), -1.0
+        if at.get("planes") == 2:
+            upper, lower = x.chunk(2, 1)
+            x, outside = 2 * upper + lower, -3.0
         if ins[0].dtype == torch.int8 and pad:
-            x, pad = functional.pad(x, (pad, pad, pad, pad), value=-1.0), 0
+            x, pad = functional.pad(x, (pad, pad, pad, pad), value=outside), 0
         acc = functional.conv2d(x, weight.to(real), None, at["stride"], pad)
         v = _mulhrs(_shift(acc, at["shift"]), c["multiplier"]).add_(c["bias"])
         v = _sat(v)
@@ -118,7 +121,11 @@ class FoldedModel(nn.Module):
             v = _sat(v + c["post"])
         if r is not None and at["residual_last"] == 1:
             v = _sat(v + r)
-        write = {"s16": lambda: v.short(), "u4": lambda: _code(v, at["fraction"]), "b1": lambda: _sign(v, c["threshold"])}
+        write = {
+            "s16": lambda: v.short(),
+            "u4": lambda: _code(v, at["fraction"]),
+            "b1": lambda: _bits(v, c["threshold"], at.get("step")),
+        }
         return tuple(write[dtype]() for dtype in at["outputs"])
 
 
@@ -169,5 +176,10 @@ def _code(v: Tensor, fraction: int) -> Tensor:
     return (v >> fraction).clamp_(0, 15).to(torch.uint8)
 
 
-def _sign(v: Tensor, threshold: Tensor) -> Tensor:
-    return (v >= threshold).to(torch.int8).mul_(2).sub_(1)
+def _bits(v: Tensor, threshold: Tensor, step: int | None) -> Tensor:
+    """-1 or +1 of v against its threshold; with a step, of as many channels more against the threshold a step beyond."""
+    found = v >= threshold
+    if step is not None:
+        low, high = _sat(threshold - step), _sat(threshold + step)
+        found = torch.cat((found, v >= torch.where(found, high, low)), 1)
+    return found.to(torch.int8).mul_(2).sub_(1)

@@ -95,13 +95,13 @@ class _Lowering:
         """v = factor*acc + offset - before (+ shortcut); slope where v < 0; + after (+ residual), all in steps of the stream."""
         layer = call.module
         assert isinstance(layer, StreamConv)
-        x = self._stream_input(call.name, layer.conv, inputs[0])
+        x, scale, planes = self._stream_input(call.name, layer.conv, inputs[0])
         w = read.weights(layer.conv, call.name)
-        line = read.linear(layer.conv, layer.bn, w, x.dtype, x.scale, call.name)
+        line = read.linear(layer.conv, layer.bn, w, x.dtype, scale, call.name, planes)
         act = read.activation(layer.act, len(w.codes), call.name)
         constants = {}
         sources = [x.name]
-        more = {}
+        more = {"planes": planes} if planes > 1 else {}
         offset = (line.offset - act.before) / STREAM
         if layer.shortcut is not None:
             if len(inputs) > 1:
@@ -125,20 +125,28 @@ class _Lowering:
             constants["post"] = ("i16", fold.i16(act.after / STREAM, call.name, "activation's shift"))
         return self._conv(call.name, layer.conv, w, epilogue, sources, constants, "s16", STREAM, **more)
 
-    def _stream_input(self, name: str, conv: QuantConv2d, x: Tensor) -> Tensor:
-        """What the convolution reads: pixels or codes as they are, the stream as bits or codes."""
+    def _stream_input(self, name: str, conv: QuantConv2d, x: Tensor) -> tuple[Tensor, float, int]:
+        """What the convolution reads: pixels or codes as they are, the stream as bits, pairs of bits, or codes.
+
+        Also the real value of a step of 1 in it, and how many planes make a map.
+        """
         if x.dtype != "s16":
             if conv.input_quantiser is not None:
                 raise PackError(f"layer '{name}': it quantises a map that is {x.dtype} already")
-            return x
+            return x, x.scale, 1
         quantiser = read.stream_quantiser(conv, name)
         if isinstance(quantiser, BinaryActivation):
             values = fold.thresholds(read.numbers(quantiser.shift), STREAM_FRACTION, name)
             (made,) = self.build.add("threshold", f"{name}.threshold", [x.name], {"threshold": ("i16", values)})
-        else:
-            shift = np.zeros(x.shape[0]) if quantiser.shift is None else read.numbers(quantiser.shift)
-            made = self._requantise(f"{name}.requantise", x, quantiser, shift)
-        return self.build.tensors[made]
+            return self.build.tensors[made], 1.0, 1
+        shift = np.zeros(x.shape[0]) if quantiser.shift is None else read.numbers(quantiser.shift)
+        if quantiser.bits == 2:
+            scale = float(quantiser.scale.detach())
+            values, step = fold.ladder(shift, scale, STREAM_FRACTION, name)
+            (made,) = self.build.add("threshold", f"{name}.threshold", [x.name], {"threshold": ("i16", values)}, step=step)
+            return self.build.tensors[made], scale / 2, 2
+        made = self._requantise(f"{name}.requantise", x, quantiser, shift)
+        return self.build.tensors[made], self.build.tensors[made].scale, 1
 
     def _code_conv(self, call: Call, inputs: list[Tensor]) -> str:
         """code = clamp(floor((factor*acc + offset) / s + 1/2), 0, 15)."""

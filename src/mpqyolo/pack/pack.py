@@ -36,7 +36,7 @@ from mpqyolo.train.ema import batch_norms, reestimate_bn
 from mpqyolo.train.recipe import Recipe
 
 Size = int | tuple[int, int]  # side of the input, or (height, width), px
-ENGINE_BITS = 4  # of activations that are not bits
+ENGINE_BITS = 4  # of activations at most, where the network is still on its way
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def graph_of(model: nn.Module, image_size: Size) -> Model:
     for quantiser in quantisers:
         quantiser.set_strength(1)
         if isinstance(quantiser, LsqActivation):
-            quantiser.set_bits(ENGINE_BITS)
+            quantiser.set_bits(min(quantiser.bits, ENGINE_BITS))
     fresh = not all(bool(q.initialised) for q in quantisers)
     if fresh:
         noise = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -60,11 +60,12 @@ def ready(quantiser: Quantiser | None, layer: str, what: str) -> Quantiser:
     return quantiser
 
 
-def code_quantiser(quantiser: Quantiser | None, layer: str) -> LsqActivation:
-    """A 4-bit LSQ quantiser of unsigned codes, fully on. Raises PackError."""
+def code_quantiser(quantiser: Quantiser | None, layer: str, bits: tuple[int, ...] = (4,)) -> LsqActivation:
+    """An LSQ quantiser of unsigned codes of so many bits, fully on. Raises PackError."""
     found = ready(quantiser, layer, "activations")
-    if not isinstance(found, LsqActivation) or found.bits != 4:
-        raise PackError(f"layer '{layer}': its activations have {found.bits} bits; the engine computes with 1 and 4")
+    if not isinstance(found, LsqActivation) or found.bits not in bits:
+        known = " or ".join(map(str, bits))
+        raise PackError(f"layer '{layer}': its activations have {found.bits} bits; the engine computes here with {known}")
     return found
 
 
@@ -84,12 +85,17 @@ def weights(conv: QuantConv2d, layer: str) -> Weights:
     return Weights(dtype, codes, np.broadcast_to(numbers(scale), len(codes)))
 
 
-def linear(conv: QuantConv2d, bn: nn.Module | None, w: Weights, dtype: str, scale: float, layer: str) -> Linear:
-    """What convolution, bias and batch norm make of acc, in real units. dtype, scale: of the map that the convolution reads."""
+def linear(conv: QuantConv2d, bn: nn.Module | None, w: Weights, dtype: str, scale: float, layer: str, planes: int = 1) -> Linear:
+    """What convolution, bias and batch norm make of acc, in real units. dtype, scale: of the map that the convolution reads.
+
+    planes 2: training's codes 0..3 are the graph's values -3, -1, +1, +3, whose steps are twice the scale.
+    """
     factor, offset = w.scale * scale, np.zeros(len(w.scale))
+    if planes == 2:
+        offset = 3 * factor * w.codes.sum((1, 2, 3), dtype=np.int64)
     if conv.bias is not None:
         offset = offset + numbers(conv.bias)
-    sums = Sums(reach(w.codes, dtype))
+    sums = Sums(reach(w.codes, dtype, planes))
     if bn is not None:
         if not isinstance(bn, nn.BatchNorm2d) or bn.running_mean is None or bn.running_var is None:
             raise PackError(f"layer '{layer}': {type(bn).__name__} cannot be folded into its convolution")
@@ -126,4 +132,4 @@ def gain(shortcut: Shortcut) -> np.ndarray | None:
 def stream_quantiser(conv: QuantConv2d, layer: str) -> BinaryActivation | LsqActivation:
     """How the layer quantises the stream that it reads. Raises PackError."""
     found = ready(conv.input_quantiser, layer, "input activations")
-    return found if isinstance(found, BinaryActivation) else code_quantiser(found, layer)
+    return found if isinstance(found, BinaryActivation) else code_quantiser(found, layer, (2, 4))

@@ -7,19 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from mpqyolo.reference.numerics import mulhrs, quantise_u4, rshift, sat16
+from mpqyolo.reference.numerics import bits, mulhrs, quantise_u4, rshift, sat16
 
 
-def accumulate(x: np.ndarray, weight: np.ndarray, stride: int, pad: int) -> np.ndarray:
+def accumulate(x: np.ndarray, weight: np.ndarray, stride: int, pad: int, planes: int = 1) -> np.ndarray:
     """(O, h, w) int64 exact sums of x (C, H, W) and weight (O, kh, kw, C); outside, b1 (int8) is -1, u8 and u4 (uint8) are 0.
+
+    planes 2: x is (2C, H, W), its value 2h + l of the upper bits h and the lower bits l: -3, -1, +1 or +3.
 
     It multiplies float matrices: products and every partial sum, in any order and fused or not, are integers of at most `reach`,
     which float32 holds exactly to 2^24 and float64 to 2^53, so the result is the integer one.
     """
     outputs, k, _, channels = weight.shape
+    if planes == 2:
+        x = 2 * x[:channels] + x[channels:]
     reach = channels * k * k * int(np.abs(weight.astype(np.int64)).max()) * max(1, int(np.abs(x.astype(np.int64)).max()))
     real: type[np.floating] = np.float32 if reach <= 1 << 24 else np.float64
-    outside = -1 if x.dtype == np.int8 else 0
+    outside = 1 - 2**planes if x.dtype == np.int8 else 0
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad)), constant_values=outside).astype(real)
     height, width = ((n + 2 * pad - k) // stride + 1 for n in x.shape[1:])
     taps = weight.astype(real)
@@ -67,7 +71,7 @@ def conv(
     inputs: Sequence[np.ndarray], constants: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
 ) -> tuple[np.ndarray, ...]:
     """inputs: x (C, H, W) and perhaps the residual; constants by role. One array for each dtype in attribute `outputs`."""
-    acc = accumulate(inputs[0], constants["weight"], attributes["stride"], attributes["pad"])
+    acc = accumulate(inputs[0], constants["weight"], attributes["stride"], attributes["pad"], attributes.get("planes", 1))
     shortcut = residual(inputs[1], constants.get("gain"), acc.shape[0]) if len(inputs) > 1 else None
     v = epilogue(acc, shortcut, constants, attributes)
     results = []
@@ -77,5 +81,5 @@ def conv(
         elif dtype == "u4":
             results.append(quantise_u4(v, attributes["fraction"]).astype(np.uint8))
         else:
-            results.append(np.where(v >= constants["threshold"][:, None, None], 1, -1).astype(np.int8))
+            results.append(bits(v, constants["threshold"], attributes.get("step", 0)))
     return tuple(results)

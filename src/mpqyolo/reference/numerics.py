@@ -98,3 +98,13 @@ def unpack(data: bytes | memoryview, dtype: str, count: int) -> np.ndarray:
     nibbles = np.empty(2 * raw.size, np.uint8)
     nibbles[0::2], nibbles[1::2] = raw & 15, raw >> 4
     return ((nibbles[:count] ^ 8).view(np.int8)) - 8
+
+
+def bits(v: np.ndarray, threshold: np.ndarray, step: int) -> np.ndarray:
+    """-1, +1 int8: v (C, h, w) >= threshold; with a step, (2C, h, w): these, then where v lies on its side of the threshold."""
+    middle = threshold.astype(np.int64)[:, None, None]
+    upper = v >= middle
+    if step:
+        lower = np.where(upper, v >= sat16(middle + step), v >= sat16(middle - step))
+        upper = np.concatenate((upper, lower))
+    return np.where(upper, 1, -1).astype(np.int8)

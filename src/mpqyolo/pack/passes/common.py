@@ -36,6 +36,7 @@ def without(node: Node, output: str) -> Node:
     constants = dict(node.constants)
     if dtype == "b1":
         del constants["threshold"]
+        attributes.pop("step", None)
     elif dtype == "u4":
         del attributes["fraction"]
     return replace(node, outputs=tuple(v for v in node.outputs if v != output), attributes=attributes, constants=constants)

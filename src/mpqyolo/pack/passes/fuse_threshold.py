@@ -25,7 +25,7 @@ def fuse_threshold(graph: Graph) -> Graph:
             maker,
             outputs=(*maker.outputs, *node.outputs),
             constants={**maker.constants, "threshold": node.constants["threshold"]},
-            attributes={**maker.attributes, "outputs": (*maker.attributes["outputs"], "b1")},
+            attributes={**maker.attributes, **node.attributes, "outputs": (*maker.attributes["outputs"], "b1")},
         )
         nodes[i] = None
     return rebuild(graph, (node for node in nodes if node is not None))

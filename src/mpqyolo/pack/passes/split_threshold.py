@@ -5,6 +5,7 @@ A sixteenth of the numbers moves, and the parts can be fused into the convolutio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ def split_threshold(graph: Graph) -> Graph:
     constants: dict[str, Constant] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.op != "threshold" or node.inputs[0] not in joins:
+        if not _splits(node, joins):
             nodes.append(node)
             continue
         join, start, parts = joins[node.inputs[0]], 0, []
@@ -36,4 +37,9 @@ def split_threshold(graph: Graph) -> Graph:
         nodes.append(replace(node, op="concat", inputs=tuple(parts), constants={}))
     result = rebuild(graph, nodes, tensors, constants)
     # A concat of a concat: its thresholds now read the inner one.
-    return split_threshold(result) if any(n.op == "threshold" and n.inputs[0] in joins for n in result.nodes) else result
+    return split_threshold(result) if any(_splits(n, joins) for n in result.nodes) else result
+
+
+def _splits(node: Node, joins: Mapping[str, Node]) -> bool:
+    """A threshold of a concat. (With a step, all upper bits come before all lower ones, and parts do not join to that.)"""
+    return node.op == "threshold" and "step" not in node.attributes and node.inputs[0] in joins
