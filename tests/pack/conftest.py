@@ -21,7 +21,7 @@ from mpqyolo.train.ema import reestimate_bn
 from mpqyolo.train.recipe import Recipe
 from mpqyolo.train.recipe_file import save_recipe
 
-POLICIES = ("default", "paper", "w1a4", "w4a4")
+POLICIES = ("default", "paper", "w1a2", "w4a4")
 SIDE = 64
 STEPS = 120
 RATE = 1e-2

@@ -27,11 +27,11 @@ from mpqyolo.pack.lower import distinct, lower
 from mpqyolo.pack.pack import graph_of
 from mpqyolo.pack.passes import optimise
 from mpqyolo.quantize.apply import handles
-from mpqyolo.quantize.binary import BinaryActivation
+from mpqyolo.quantize.lsq import LsqActivation
 from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.reference.run import run
 
-POLICIES = ("default", "paper", "w1a4", "w4a4")
+POLICIES = ("default", "paper", "w1a2", "w4a4")
 LN2 = float(np.log(2))
 
 
@@ -46,14 +46,18 @@ def worst_steps(model: nn.Module, images: Tensor) -> dict[str, tuple[str, float,
     found: dict[str, tuple[str, float, float]] = {}
     real = {0: images}
 
-    def compare(name: str, y: Tensor, unit: float) -> None:
+    def compare(name: str, y: Tensor, unit: float, dtype: str = "") -> None:
         steps = (values[name].double() - y.double() / unit).abs()
-        found[name] = graph.tensors[name].dtype, float(steps.max()), float((steps >= 0.5).double().mean())
+        found[name] = dtype or graph.tensors[name].dtype, float(steps.max()), float((steps >= 0.5).double().mean())
 
-    def watch(name: str, unit: float):
+    def watch(name: str):
         def hook(module: Quantiser, inputs: tuple[Tensor, int], y: Tensor) -> Tensor:
-            border = inputs[1]
-            compare(name, y[..., border : y.shape[2] - border, border : y.shape[3] - border], unit)
+            border, unit, dtype = inputs[1], graph.tensors[name].scale, ""
+            if module.bits == 2:  # two planes: -3, -1, +1, +3 are the codes 0 to 3
+                assert isinstance(module, LsqActivation)
+                upper, lower = values[name].chunk(2, 1)
+                values[name], unit, dtype = (2 * upper + lower + 3) // 2, float(module.scale.detach()), "two bits"
+            compare(name, y[..., border : y.shape[2] - border, border : y.shape[3] - border], unit, dtype)
             return functional.pad(values[name].to(y.dtype) * unit, (border,) * 4, value=module.pad_value())
 
         return hook
@@ -61,9 +65,8 @@ def worst_steps(model: nn.Module, images: Tensor) -> dict[str, tuple[str, float,
     for call in distinct(trace(model).calls):
         layer, hooks = call.module, []
         if isinstance(layer, StreamConv) and layer.conv.input_quantiser is not None:
-            kind = "threshold" if isinstance(layer.conv.input_quantiser, BinaryActivation) else "requantise"
-            name = f"{call.name}.{kind}"
-            hooks.append(layer.conv.input_quantiser.register_forward_hook(watch(name, graph.tensors[name].scale)))
+            kind = "threshold" if layer.conv.input_quantiser.bits <= 2 else "requantise"
+            hooks.append(layer.conv.input_quantiser.register_forward_hook(watch(f"{call.name}.{kind}")))
         inputs = [real[value] for value in call.inputs]
         with torch.no_grad():
             y = layer(inputs) if type(layer).__name__ == "Concat" else layer(*inputs)
@@ -82,6 +85,8 @@ def check(found: dict[str, tuple[str, float, float]]) -> None:
     for name, (dtype, worst, share) in found.items():
         if dtype == "b1":
             assert worst == 0, name
+        elif dtype == "two bits":  # an edge is off by a step of the stream at most
+            assert worst <= 1.01 and share < 0.02, (name, worst, share)
         elif dtype == "u4":
             # One code off where a sum lies next to a code's edge. A stream has some 50 steps a code: an edge is off by up to one.
             assert worst <= 1.01 and share < (0.03 if name.endswith(("code3", "code4", "code5", "requantise")) else 0.02), name
@@ -107,6 +112,8 @@ def test_every_kind_of_layer(bits: str) -> None:
         ("paper", {"shortcut": "none", "act": "none", "stem": "3x3"}, "paper"),
         ("paper", {"shortcut": "plain", "act": "relu"}, "default"),
         ("paper", {}, "w4a4"),
+        ("paper", {}, "w1a2"),
+        ("mpq", {}, "w1a4"),
     ],
 )
 def test_every_family(family: str, options: dict[str, str], bits: str) -> None:
@@ -142,9 +149,10 @@ def test_fused_and_plain_graph_reference_and_folded_are_equal(bits: str) -> None
     assert first_difference(a, c, graph.tensors) is None
     assert first_difference(a, b, (name for name in fused.tensors if name in a)) is None
     ops = [node.op for node in fused.nodes]
-    if bits in ("default", "paper"):  # whose maps are bits
+    if bits != "w4a4":
         assert len(ops) < len(graph.nodes)
         assert ops.count("threshold") < [node.op for node in graph.nodes].count("threshold")
+    if bits in ("default", "paper"):
         # Both branches of one stream, and what reads their concat, ask the convolutions themselves for bits.
         both = next(node for node in fused.nodes if node.name == "backbone.left")
         assert "b1" in both.attributes["outputs"]

@@ -37,7 +37,7 @@ from mpqyolo.train.recipe_file import save_recipe
 pytestmark = pytest.mark.usefixtures("engine")
 
 
-@pytest.mark.parametrize("bits", ["default", "paper", "w1a4", "w4a4"])
+@pytest.mark.parametrize("bits", ["default", "paper", "w1a2", "w4a4"])
 def test_a_run_becomes_a_proven_file(bits: str, trained: dict[str, Any], squares: Dataset, tmp_path: Path) -> None:
     out, seen = tmp_path / "squares.mpqy", []
     result = pack(trained[bits].folder, out, progress=lambda done, total: seen.append((done, total)))
@@ -163,7 +163,7 @@ def test_an_unfinished_run_is_refused(change: Any, words: str, trained: dict[str
     assert not (tmp_path / "m.mpqy").exists()
 
 
-@pytest.mark.parametrize("bits", ["default", "paper", "w1a4", "w4a4"])
+@pytest.mark.parametrize("bits", ["default", "paper", "w1a2", "w1a4", "w4a4"])
 def test_graph_of_a_network_with_random_weights(bits: str) -> None:
     network = build_model("mpq", "n", tuple("abc"))
     apply_policy(network, policy(bits))
@@ -174,7 +174,7 @@ def test_graph_of_a_network_with_random_weights(bits: str) -> None:
     counted = cost(model.graph)
     weights = sum(m.weight.numel() * (32 if m.weight_quantiser is None else m.weight_quantiser.bits) for m in convs(network)) / 8
     assert abs(sum(layer.weight_bytes for layer in counted.layers) - weights) < 100
-    assert counted.macs[32] == 0 and (counted.macs[1] > counted.macs[4]) == (bits in ("default", "paper"))
+    assert counted.macs[32] == 0 and (counted.macs[1] > counted.macs[4]) == (bits in ("default", "paper", "w1a2"))
 
 
 def test_a_network_with_random_weights_costs_what_a_trained_one_does(trained: dict[str, Any]) -> None:
@@ -190,7 +190,7 @@ def test_a_network_with_random_weights_costs_what_a_trained_one_does(trained: di
     assert cost(graph_of(network, 64).graph).macs[1] > 0
 
 
-@pytest.mark.parametrize("bits", ["paper", "default", "w1a4", "w4a4"])
+@pytest.mark.parametrize("bits", ["paper", "default", "w1a2", "w4a4"])
 def test_the_paper_family_is_proven(bits: str, squares: Dataset, tmp_path: Path) -> None:
     """Its bottlenecks meet in concats, whose thresholds passes split: the parts have names that no layer has."""
     recipe = tiny_recipe(squares.root, "direct", f"model.policy={bits}", "model.family=paper", "model.options={}")
