@@ -1,26 +1,40 @@
-// The threads that all training operators share, and how work is cut for them.
+// The threads that all training operators share, and how work is cut for them. They are torch's own, of the OpenMP library that
+// the process holds: its threads wait busily for torch's next operator, and others would have to share the cores with them.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
-#include <memory>
-
-#include "../src/threads.h"
 
 #define MPQT extern "C" __attribute__((visibility("default"))) void
 
 namespace mpqt {
 
-extern std::unique_ptr<mpq::ThreadPool> pool;  // null: the caller works alone
+using Parallel = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);  // GOMP_parallel
 
-// work(job) for every job in 0..jobs-1.
+struct Pool {
+  Parallel parallel = nullptr;  // null: the caller works alone
+  unsigned threads = 1;
+};
+extern Pool pool;
+
+// work(job) for every job in 0..jobs-1; who does which does not matter.
 template <class Work>
 void for_jobs(int64_t jobs, const Work& work) {
-  const auto one = [&](int job, int) { work(static_cast<int64_t>(job)); };
-  if (pool)
-    pool->run(static_cast<int>(jobs), one);
-  else
+  if (!pool.parallel || jobs <= 1) {
     for (int64_t job = 0; job < jobs; job++) work(job);
+    return;
+  }
+  struct Shared {
+    const Work& work;
+    int64_t jobs;
+    std::atomic<int64_t> next{0};
+  } shared{work, jobs};
+  const auto take = [](void* data) {
+    auto& from = *static_cast<Shared*>(data);
+    for (int64_t job; (job = from.next.fetch_add(1)) < from.jobs;) from.work(job);
+  };
+  pool.parallel(take, &shared, pool.threads, 0);
 }
 
 // block(b, begin, end) for every block of `size` of the numbers 0..count-1, in at most 64 jobs.

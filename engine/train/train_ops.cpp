@@ -15,7 +15,7 @@
 
 #include "pool.h"
 
-std::unique_ptr<mpq::ThreadPool> mpqt::pool;
+mpqt::Pool mpqt::pool;
 
 namespace {
 
@@ -343,11 +343,12 @@ T* out(void* p) {
 }  // namespace
 
 // bf16: 0 for float32 maps, 1 for bfloat16.
-MPQT mpqt_threads(int threads) {
-  // A forked child has none of its parent's threads, and must not wait for them: it forgets the pool and works alone.
-  static const int once = pthread_atfork(nullptr, nullptr, [] { static_cast<void>(mpqt::pool.release()); });
+// parallel: GOMP_parallel, or null for one thread.
+MPQT mpqt_threads(int threads, mpqt::Parallel parallel) {
+  // A forked child has none of its parent's threads, and must not wait for them: it works alone.
+  static const int once = pthread_atfork(nullptr, nullptr, [] { mpqt::pool = {}; });
   static_cast<void>(once);
-  mpqt::pool = threads > 1 ? std::make_unique<mpq::ThreadPool>(threads) : nullptr;
+  mpqt::pool = {threads > 1 ? parallel : nullptr, static_cast<unsigned>(threads)};
 }
 
 MPQT mpqt_tail_forward(int bf16, int64_t rows, int64_t n, const void* z, const void* r, const float* gain, const float* before,

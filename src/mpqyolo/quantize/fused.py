@@ -51,7 +51,7 @@ _threads = 0
 def _call(name: str, *arguments: Any) -> None:
     global _threads
     if (wanted := torch.get_num_threads()) != _threads:
-        _function("mpqt_threads")(ctypes.c_int(wanted))
+        _function("mpqt_threads")(ctypes.c_int(wanted), getattr(ctypes.CDLL(None), "GOMP_parallel", None))
         _threads = wanted
     plain = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
     _function(name)(*plain)
