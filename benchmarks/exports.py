@@ -32,16 +32,17 @@ def made(path: Path, make: Callable[[Path], Any]) -> Path:
     return path
 
 
-def mpqy(folder: Path, family: str, size: str, edge: int) -> Path:
-    """Our packed model, with the bits that the family has by default."""
+def mpqy(folder: Path, family: str, size: str, edge: int, policy: str | None = None) -> Path:
+    """Our packed model, with the bits of the policy, or those that the family has by default."""
 
     def make(path: Path) -> None:
         from mpqyolo.cli.resolve import graph_model
         from mpqyolo.format.writer import dumps
 
-        path.write_bytes(dumps(graph_model(size if family == "mpq" else f"{family}-{size}", (edge, edge))[0]))
+        name = size if family == "mpq" else f"{family}-{size}"
+        path.write_bytes(dumps(graph_model(name, (edge, edge), policy=policy)[0]))
 
-    return made(folder / f"{family}-{size}-{edge}.mpqy", make)
+    return made(folder / f"{family}-{size}-{edge}{f'-{policy}' if policy else ''}.mpqy", make)
 
 
 def network(name: str, size: str, decoded: bool = False) -> Any:

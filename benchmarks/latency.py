@@ -13,10 +13,8 @@ With --isa avx2 every contestant, ours and theirs, finds an AVX2 machine without
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -26,11 +24,10 @@ from typing import Any
 
 import exports
 import numpy as np
+from provenance import ROOT, WIDE, cpu_flags, provenance
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 QUIET = 1.12
-WIDE = ("avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 
 @dataclass
@@ -96,11 +93,6 @@ def held_to_avx2(work: Path) -> dict[str, str]:
     return {"LD_PRELOAD": str(library)}
 
 
-def cpu_flags() -> set[str]:
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return set(next((line for line in info.splitlines() if line.startswith("flags")), "").split())
-
-
 def bytes_of(*files: Path) -> int:
     return sum(f.stat().st_size for f in files)
 
@@ -128,9 +120,9 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
 
     def of_group(group: str) -> None:
         size, edge = group.split("-")[0], int(group.split("-")[1])
-        for family in ("mpq", "paper"):
-            packed = lambda f=family: exports.mpqy(work, f, size, edge)  # noqa: E731
-            add(group, f"engine {family}", "engine", packed, edge)
+        for family, policy in (("mpq", None), ("mpq", "w1a2"), ("mpq", "w4a4"), ("paper", None)):
+            packed = lambda f=family, p=policy: exports.mpqy(work, f, size, edge, p)  # noqa: E731
+            add(group, " ".join(filter(None, ("engine", family, policy))), "engine", packed, edge)
         floats = ["yolov5-relu"] if options.quick else ["yolov5-relu", "yolov5-silu", "mpq-float", "paper-float"]
         for net in floats:
             add(group, f"ort fp32 {net}", "ort", lambda n=net: exports.onnx_float(work, n, size, edge), edge)
@@ -217,14 +209,13 @@ def add_ratios(rows: list[dict[str, Any]]) -> None:
                         row[state][f"times_{family}_{figure[:-3]}"] = row[state][figure] / ours[state][figure]
 
 
-def machine(isa: str) -> dict[str, Any]:
-    wide = [name for name in ("avx2", *WIDE) if name in cpu_flags()]
-    held = isa == "avx2" and len(wide) > 1
+def held(isa: str) -> dict[str, Any]:
+    """What the contestants see of the machine."""
+    wide = set(WIDE) & cpu_flags()
+    only = isa == "avx2" and wide
     return {
-        "class": f"{platform.machine()} with {', '.join(wide) or 'no AVX2'}, {os.cpu_count()} cores",
-        "isa": "avx2" if held or wide == ["avx2"] else "best",
-        "note": "All contestants see AVX2 alone (only_avx2.c)." if held else "All contestants take what the CPU has.",
-        "python": platform.python_version(),
+        "isa": "avx2" if only or not wide else "best",
+        "note": "All contestants see AVX2 alone (only_avx2.c)." if only else "All contestants take what the CPU has.",
     }
 
 
@@ -247,11 +238,6 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{number(r['start_to_first_s'], '.2f'):>9}"
         )
     return "\n".join(lines)
-
-
-def words(arguments: list[str]) -> list[str]:
-    """Arguments to print: of paths, the last part alone."""
-    return [Path(word).name if "/" in word else word for word in arguments]
 
 
 def main() -> None:
@@ -280,25 +266,12 @@ def main() -> None:
     best = min((s["sentinel_us"] for c in everyone for s in c.samples), default=0.0)
     rows = [figures(c, best) for c in everyone]
     add_ratios(rows)
-    about = machine(options.isa)
-    print(about["class"] + f"; threads: {', '.join(map(str, options.threads))}\n" + about["note"])
+    document = provenance()
+    document["machine"] |= held(options.isa)
+    print(document["machine"]["class"] + f"; threads: {', '.join(map(str, options.threads))}\n" + document["machine"]["note"])
     print(table(rows))
     if options.json:
-        made = {
-            "command": " ".join(["python benchmarks/latency.py", *words(sys.argv[1:])]),
-            "date": datetime.date.today().isoformat(),
-        }
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        ).stdout
-        document = made | {
-            "commit": commit.strip(),
-            "machine": about,
-            "threads": options.threads,
-            "sentinel_us": best,
-            "quiet_within": QUIET,
-            "rows": rows,
-        }
+        document |= {"threads": options.threads, "sentinel_us": best, "quiet_within": QUIET, "rows": rows}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -22,6 +22,7 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
+from provenance import provenance
 
 from mpqyolo.core.bits import policy
 from mpqyolo.data.formats import load
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    document: dict[str, Any] = {"threads": options.threads, "batch": BATCH, "sizes": {}}
+    document: dict[str, Any] = provenance() | {"threads": options.threads, "batch": BATCH, "sizes": {}}
     with tempfile.TemporaryDirectory() as folder:
         data = options.data or noise(Path(folder))
         for size in options.sizes:

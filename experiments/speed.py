@@ -34,7 +34,7 @@ def compared(document: dict[str, Any]) -> dict[tuple[str, str], tuple[float, flo
     found = {}
     for group, rows in groups(document).items():
         int8 = [_ms(rows[name]) for name in INT8 if name in rows]
-        for family in ("mpq", "paper"):
+        for family in ("mpq", "mpq w1a2", "mpq w4a4", "paper"):
             ours = rows.get(f"engine {family}")
             if ours and FLOAT in rows and int8:
                 found[group, family] = (_ms(ours), _ms(rows[FLOAT]) / _ms(ours), min(int8) / _ms(ours))
@@ -114,6 +114,28 @@ def chart(document: dict[str, Any], path: Path) -> None:
     figure.suptitle(heading(document), fontsize=10)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def training_lines(file: Path) -> list[str]:
+    """Section of docs/results.md: images a second of training, from what benchmarks/training.py --json wrote."""
+    if not file.is_file():
+        return []
+    document = json.loads(file.read_text())
+    sizes = document["sizes"]
+    made = f"`{document['command']}` ({document['date']}, commit {document['commit']}, {document['machine']['class']})"
+    lines = ["", "## Training speed", "", made, ""]
+    lines += [
+        f"Images a second, {document['threads']} threads, batch {document['batch']}, forward, loss, backward and step; medians of"
+    ]
+    lines += ["steps that took turns; in brackets how many times eager YOLOv5n (torch's operators alone) in the same round.", ""]
+    lines += [f"| | {' | '.join(f'{size} px' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
+    for name in next(iter(sizes.values())):
+        cells = []
+        for found in sizes.values():
+            ratio = found[name].get("ratio")
+            cells.append(f"{found[name]['images_per_s']:.1f}" + (f" ({ratio:.2f})" if ratio else ""))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def speed_lines(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import HERE, Experiment, commit, experiments, machine, percent, places, studies, table_row
-from speed import speed_lines, speed_sentence
+from speed import speed_lines, speed_sentence, training_lines
 from tradeoff import tradeoff_lines
 
 from mpqyolo.cli.info import describe
@@ -174,6 +174,7 @@ def page(document: dict[str, Any]) -> str:
             lines.append(table_row([variant, percent(sum(values) / len(values)), ", ".join(map(percent, values)), words]))
     lines += tradeoff_lines()
     lines += speed_lines(DOCS / "latency")
+    lines += training_lines(DOCS / "training_speed.json")
     lines += ["", "## Size and operations", "", document["formula"], ""]
     lines += ["Ratios are against the float YOLOv5 of the same size and classes at 640 px."]
     lines += ["The paper prints 16.3 times fewer operations and 14.2 times smaller (which of its models is not public).", ""]
