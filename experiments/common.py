@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 class Experiment:
     """An entry of runs.toml, or one variant of a study in studies.toml (`role`: the variant's name).
 
-    start: weights to start from, teacher: an ONNX detector as `model=file`, both among the `--weights`.
+    start: weights to start from, teacher: an ONNX detector as `model=file`, both among the `--weights`. after: a run to start from.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Experiment:
     recipe: str
     set: tuple[str, ...] = ()
     start: str = ""
+    after: str = ""
     teacher: str = ""
     study: str = ""
 
@@ -37,6 +38,10 @@ class Experiment:
         model, _, file = self.teacher.partition("=")
         teacher = {"teacher": {"model": model, "path": str(weights / file), "always": True}} if self.teacher else {}
         return {"data": {"path": str(data_root / self.data)}, **teacher}
+
+    def begin(self, weights: Path, runs: Path) -> Path | None:
+        """What its weights start from."""
+        return weights / self.start if self.start else runs / self.after if self.after else None
 
     def folder(self, runs: Path, seed: int = 0) -> Path:
         """Where its run with this seed lies."""
@@ -54,7 +59,7 @@ def studies() -> dict[str, Experiment]:
 
 
 def _variants(name: str, study: dict[str, Any]) -> Iterator[Experiment]:
-    common = {key: study[key] for key in ("data", "model", "start", "teacher") if key in study}
+    common = {key: study[key] for key in ("data", "model", "start", "after", "teacher") if key in study}
     for variant, own in study["variants"].items():
         recipe, *rest = own if own and "=" not in own[0] else (study["recipe"], *own)
         yield Experiment(f"{name}.{variant}", **common, role=variant, recipe=recipe, set=(*study["set"], *rest), study=name)

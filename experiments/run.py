@@ -31,7 +31,7 @@ def main() -> None:
         return
     sections = chosen.sections(options.weights, options.data_root)
     recipe = load_recipe(chosen.recipe, [*chosen.set, f"seed={options.seed}"], **sections)
-    train(recipe, out, from_=options.weights / chosen.start if chosen.start else None, exact=folded)
+    train(recipe, out, from_=chosen.begin(options.weights, options.runs), exact=folded)
 
 
 if __name__ == "__main__":
