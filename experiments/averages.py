@@ -1,4 +1,4 @@
-"""What the average of the weights and the re-estimated statistics of batch norm give: the last weights of a finished run, four ways.
+"""What averaged weights and re-estimated statistics of batch norm give: the last weights of a finished run, scored four ways.
 
 python experiments/averages.py NAME [--seed S] [--data-root DIR] [--runs DIR]
 

@@ -19,7 +19,8 @@ HERE = Path(__file__).parent
 class Experiment:
     """An entry of runs.toml, or one variant of a study in studies.toml (`role`: the variant's name).
 
-    start: weights to start from, teacher: an ONNX detector as `model=file`, both among the `--weights`. after: a run to start from.
+    start: weights to start from, teacher: an ONNX detector as `model=file`, both among the `--weights`.
+    after: a run to start from.
     """
 
     name: str

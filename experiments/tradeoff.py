@@ -1,16 +1,17 @@
 """What a byte and a millisecond buy: mAP50 of the packed models over their bytes and over the engine's time.
 
-    python experiments/tradeoff.py [--runs DIR] [--isa avx2] [--rounds 40]
+    python experiments/tradeoff.py [--data-root DIR] [--isa avx2] [--rounds 40]
 
-Takes the packed runs that docs/results.json knows and whose files lie in the run folders, times them in turns on one thread (on a
-quiet machine), and writes docs/tradeoff.json and a picture for each data set; table.py puts them into docs/results.md. Scores are
-for val and test together, means over seeds.
+Takes the packed runs that docs/results.json knows, times networks of their shape and bits in turns on one thread (on a quiet
+machine; times do not depend on weights), and writes docs/tradeoff.json and a picture for each data set; table.py puts them into
+docs/results.md. Scores are for val and test together, means over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from typing import Any
 import numpy as np
 from common import HERE, Experiment, commit, experiments, machine, percent, places, table_row
 
+from mpqyolo.cli.resolve import graph_model
+from mpqyolo.data.formats import load
+from mpqyolo.format.writer import write_model
 from mpqyolo.runtime.session import Model, Session
 
 DOCS = HERE.parent / "docs"
 WARM_UP = 3  # rounds
-COLOURS = {"mpq": "#1f6f4a", "w4a4": "#b4552d"}
+COLOURS = {"mpq": "#1f6f4a", "w1a2": "#2f8f8f", "w1a4": "#6f9f3f", "w4a4": "#b4552d"}
 
 
 def median_ms(sessions: list[Session], rounds: int) -> list[float]:
@@ -39,7 +43,12 @@ def median_ms(sessions: list[Session], rounds: int) -> list[float]:
 
 
 def measure(chosen: list[tuple[Experiment, dict[str, Any]]], options: argparse.Namespace) -> list[dict[str, Any]]:
-    sessions = [Session(Model(c.folder(options.runs) / "model.mpqy"), threads=1, isa=options.isa) for c, _ in chosen]
+    sessions = []
+    with tempfile.TemporaryDirectory() as folder:
+        for c, e in chosen:
+            file, classes = Path(folder) / "model.mpqy", len(load(str(options.data_root / c.data), "val").classes)
+            write_model(graph_model(c.model, (e["image_size"],) * 2, classes, e["policy"])[0], file)
+            sessions.append(Session(Model(file), threads=1, isa=options.isa))
     return [
         {"data": c.data, "model": c.model, "role": c.role, "map50": e["packed_both_map50"], "bytes": e["bytes"], "ms": ms}
         for (c, e), ms in zip(chosen, median_ms(sessions, options.rounds), strict=True)
@@ -102,7 +111,7 @@ def main() -> None:
     chosen = []
     for run in experiments().values():
         entry = results.get(run.data, {}).get(run.model, {}).get(run.role, {})
-        if "packed_both_map50" in entry and (run.folder(options.runs) / "model.mpqy").is_file():
+        if "packed_both_map50" in entry:
             chosen.append((run, entry))
     points = measure(chosen, options)
     for data in dict.fromkeys(point["data"] for point in points):
