@@ -47,10 +47,10 @@ def test_sign_of_activations(ste: str, slope) -> None:
 def test_a_blend_lies_between_float_and_quantised() -> None:
     x = torch.linspace(-2, 2, 24).view(1, 2, 3, 4)
     for quantiser in (BinaryActivation(2), LsqActivation(4), LsqActivation(4, channels=2)):
-        quantiser.set_strength(1)
-        high = quantiser(x)  # first, since it sets scale and shift
         quantiser.set_strength(0)
         low = quantiser(x)
+        quantiser.set_strength(1)
+        high = quantiser(x)
         quantiser.set_strength(0.25)
         assert torch.allclose(quantiser(x), 0.75 * low + 0.25 * high, atol=1e-6)
 

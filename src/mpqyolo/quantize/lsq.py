@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.quantize.ste import LsqQuantise
 
-NORMAL_STEP = {2: 0.9957, 4: 0.3352}  # of 2^bits levels, for a normal distribution of deviation 1 (Max 1960, least squared error)
 SMALLEST_SCALE = 1e-7  # a scale below is dead: health.py reports it
 
 
@@ -88,8 +87,7 @@ class LsqWeight(Lsq):
 class LsqActivation(Lsq):
     """s * clamp(round((x - shift) / s), 0, 2^bits - 1), one trainable s a map. x: (B, C, H, W).
 
-    Without `channels` there is no shift, and at strength 0 it is ReLU. With them, x is a signed stream: each channel has a
-    learned shift, which at first puts the levels around the channel's mean, and at strength 0 it is x - shift, as with 1 bit.
+    At strength 0 it is ReLU(x - shift). `channels` > 0 gives a learned shift per channel (maps that come from a signed stream).
     The gradient of s is scaled by 1/sqrt(n * q), n the elements of the batch.
     """
 
@@ -102,25 +100,16 @@ class LsqActivation(Lsq):
         return 0, 2**self.bits - 1
 
     def initialise(self, x: Tensor) -> None:
-        if self.shift is None:
-            values = x.float().clamp(min=0).flatten()
-            self.set_scale(mse_scale(values[:: max(1, values.numel() // 200_000)][None], *self.limits))
-            return
-        var, mean = torch.var_mean(x.float(), (0, 2, 3), keepdim=True)
-        scale = NORMAL_STEP.get(self.bits, 6 / 2**self.bits) * var.mean().sqrt().clamp(min=1e-3)
-        self.set_scale(scale)
-        self.shift.data.copy_(mean - scale * self.limits[1] / 2)
+        values = (x if self.shift is None else x - self.shift).float().clamp(min=0).flatten()
+        self.set_scale(mse_scale(values[:: max(1, values.numel() // 200_000)][None], *self.limits))
 
     def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         low, high = self.limits
-        shifted, slope = self.shifted(x), 1 / math.sqrt(x.numel() * high)
-        if self.shift is None or strength == 1:
-            return LsqQuantise.apply(shifted, self.scale, low, high, slope, strength)
-        return strength * LsqQuantise.apply(shifted, self.scale, low, high, slope, 1.0) + (1 - strength) * shifted
+        return LsqQuantise.apply(self.shifted(x), self.scale, low, high, 1 / math.sqrt(x.numel() * high), strength)
 
     def shifted(self, x: Tensor) -> Tensor:
         """x - shift, where there is a shift."""
         return x if self.shift is None else x - self.shift.to(x.dtype)
 
     def float_value(self, x: Tensor) -> Tensor:
-        return x.relu() if self.shift is None else self.shifted(x)
+        return self.shifted(x).relu()
