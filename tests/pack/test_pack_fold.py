@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mpqyolo.core.errors import PackError
 from mpqyolo.pack import fold
 from mpqyolo.reference.conv import accumulate
-from mpqyolo.reference.numerics import mulhrs, quantise_u4, rshift, sat16
+from mpqyolo.reference.numerics import bits, mulhrs, quantise_u4, rshift, sat16
 
 seeds = st.integers(0, 2**32 - 1)
 EXAMPLES = settings(max_examples=200, deadline=None)
@@ -97,6 +97,26 @@ def test_thresholds_are_exact(shift: list[float], fraction: int) -> None:
     t = fold.thresholds(values, fraction, "layer").astype(np.int64)
     codes = np.clip(t[:, None] + np.arange(-3, 4), -32768, 32767)
     assert ((codes >= t[:, None]) == (codes * 2.0**-fraction >= values[:, None])).all()
+
+
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=8), st.floats(0.01, 20), seeds)
+@EXAMPLES
+def test_a_ladder_is_lsq_but_within_a_step_of_an_edge(shift: list[float], scale: float, seed: int) -> None:
+    values, unit = np.array(shift), 1 / 256
+    t, d = fold.ladder(values, scale, 8, "layer")
+    x = np.random.default_rng(seed).integers(-32768, 32768, (len(values), 200))
+    planes = bits(x[..., None], t, d).astype(int)
+    upper, lower = planes[: len(values), :, 0], planes[len(values) :, :, 0]
+    code = (2 * upper + lower + 3) // 2
+    real = (x * unit - values[:, None]) / scale + 0.5
+    near = np.abs(real - np.rint(real)) * scale <= 1.5 * unit
+    assert (near | (code == np.clip(np.floor(real), 0, 3))).all()
+    assert (np.abs(code - np.clip(np.floor(real), 0, 3)) <= 1).all()
+
+
+def test_a_ladder_of_no_height_is_refused() -> None:
+    with pytest.raises(PackError, match=r"layer 'a'.*0 steps of the stream"):
+        fold.ladder(np.zeros(4), 1e-3, 8, "a")
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), [("b1", -1, 1), ("u4", 0, 15), ("u8", 0, 255)])

@@ -79,6 +79,8 @@ def _weight(name: str, bits: int, scales: int, settings: dict[str, Any]) -> Quan
 def _stream(name: str, bits: int, channels: int, settings: dict[str, Any]) -> Quantiser | None:
     if bits == 32:
         return None
+    if bits == 1 and settings["ste"] == "lsq":
+        return LsqActivation(1, channels, settings["trainable_scale"])
     if bits == 1:
         return BinaryActivation(channels, settings["ste"], settings["shift"])
     if bits not in (2, 4):
