@@ -47,16 +47,18 @@ def worst_steps(model: nn.Module, images: Tensor) -> dict[str, tuple[str, float,
     real = {0: images}
 
     def compare(name: str, y: Tensor, unit: float, dtype: str = "") -> None:
-        steps = (values[name].double() - y.double() / unit).abs()
+        wanted = y.double() / unit
+        steps = (values[name].double() - wanted).abs()
+        steps[wanted.abs() > 32000] = 0  # the graph saturates before it adds the residual, too
         found[name] = dtype or graph.tensors[name].dtype, float(steps.max()), float((steps >= 0.5).double().mean())
 
     def watch(name: str):
         def hook(module: Quantiser, inputs: tuple[Tensor, int], y: Tensor) -> Tensor:
             border, unit, dtype = inputs[1], graph.tensors[name].scale, ""
-            if module.bits == 2:  # two planes: -3, -1, +1, +3 are the codes 0 to 3
-                assert isinstance(module, LsqActivation)
-                upper, lower = values[name].chunk(2, 1)
-                values[name], unit, dtype = (2 * upper + lower + 3) // 2, float(module.scale.detach()), "two bits"
+            if isinstance(module, LsqActivation) and module.bits <= 2:  # odd values are the codes 0, 1 or 0 to 3
+                upper, lower = values[name].chunk(2, 1) if module.bits == 2 else (values[name], 0)
+                values[name] = (2 * upper + lower + 3) // 2 if module.bits == 2 else (upper + 1) // 2
+                unit, dtype = float(module.scale.detach()), f"{module.bits} bits"
             compare(name, y[..., border : y.shape[2] - border, border : y.shape[3] - border], unit, dtype)
             return functional.pad(values[name].to(y.dtype) * unit, (border,) * 4, value=module.pad_value())
 
@@ -85,7 +87,9 @@ def check(found: dict[str, tuple[str, float, float]]) -> None:
     for name, (dtype, worst, share) in found.items():
         if dtype == "b1":
             assert worst == 0, name
-        elif dtype == "two bits":  # an edge is off by a step of the stream at most
+        elif dtype == "1 bits":  # rounding in training's own formula
+            assert share < 1e-4, (name, worst, share)
+        elif dtype == "2 bits":  # an edge is off by a step of the stream at most
             assert worst <= 1.01 and share < 0.02, (name, worst, share)
         elif dtype == "u4":
             # One code off where a sum lies next to a code's edge. A stream has some 50 steps a code: an edge is off by up to one.
@@ -213,7 +217,7 @@ def spoiled(what: str) -> Zoo:
         ("silu", "layer 'backbone.fold': the activation SiLU has no integer form"),
         ("bias", "layer 'backbone.fold': its bias reaches 25"),
         ("nan", "layer 'neck.mix': its weights are not finite"),
-        ("threshold", "layer 'backbone.fold': its threshold reaches 256000"),
+        ("threshold", "layer 'backbone.fold': its threshold reaches 256"),
         ("gain", "layer 'backbone.fold': channel 15, which hardly moves"),
         ("norm", "layer 'backbone.fold': GroupNorm cannot be folded"),
     ],

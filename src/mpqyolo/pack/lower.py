@@ -28,6 +28,7 @@ from mpqyolo.quantize.quantiser import Quantiser
 
 STREAM = 2.0**-STREAM_FRACTION
 PREDICTION = 2.0**-PREDICT_FRACTION
+ENGINE_BITS = 4  # of maps that are not bits
 PIXEL_LEFT = 7  # requantise takes pixels in as x << 7
 
 
@@ -95,13 +96,13 @@ class _Lowering:
         """v = factor*acc + offset - before (+ shortcut); slope where v < 0; + after (+ residual), all in steps of the stream."""
         layer = call.module
         assert isinstance(layer, StreamConv)
-        x, scale, planes = self._stream_input(call.name, layer.conv, inputs[0])
+        name, x = self._stream_input(call.name, layer.conv, inputs[0])
         w = read.weights(layer.conv, call.name)
-        line = read.linear(layer.conv, layer.bn, w, x.dtype, scale, call.name, planes)
+        line = read.linear(layer.conv, layer.bn, w, x, call.name)
         act = read.activation(layer.act, len(w.codes), call.name)
         constants = {}
-        sources = [x.name]
-        more = {"planes": planes} if planes > 1 else {}
+        sources = [name]
+        more = {"planes": x.planes} if x.planes > 1 else {}
         offset = (line.offset - act.before) / STREAM
         if layer.shortcut is not None:
             if len(inputs) > 1:
@@ -125,28 +126,28 @@ class _Lowering:
             constants["post"] = ("i16", fold.i16(act.after / STREAM, call.name, "activation's shift"))
         return self._conv(call.name, layer.conv, w, epilogue, sources, constants, "s16", STREAM, **more)
 
-    def _stream_input(self, name: str, conv: QuantConv2d, x: Tensor) -> tuple[Tensor, float, int]:
-        """What the convolution reads: pixels or codes as they are, the stream as bits, pairs of bits, or codes.
-
-        Also the real value of a step of 1 in it, and how many planes make a map.
-        """
+    def _stream_input(self, name: str, conv: QuantConv2d, x: Tensor) -> tuple[str, read.Map]:
+        """The tensor that the convolution reads: pixels or codes as they are, the stream as bits, pairs of bits, or codes."""
         if x.dtype != "s16":
             if conv.input_quantiser is not None:
                 raise PackError(f"layer '{name}': it quantises a map that is {x.dtype} already")
-            return x, x.scale, 1
+            return x.name, read.Map(x.dtype, x.scale)
         quantiser = read.stream_quantiser(conv, name)
-        if isinstance(quantiser, BinaryActivation):
-            values = fold.thresholds(read.numbers(quantiser.shift), STREAM_FRACTION, name)
-            (made,) = self.build.add("threshold", f"{name}.threshold", [x.name], {"threshold": ("i16", values)})
-            return self.build.tensors[made], 1.0, 1
-        shift = np.zeros(x.shape[0]) if quantiser.shift is None else read.numbers(quantiser.shift)
-        if quantiser.bits == 2:
+        if isinstance(quantiser, LsqActivation) and quantiser.bits == ENGINE_BITS:
+            shift = np.zeros(x.shape[0]) if quantiser.shift is None else read.numbers(quantiser.shift)
+            made = self._requantise(f"{name}.requantise", x, quantiser, shift)
+            return made, read.Map("u4", self.build.tensors[made].scale)
+        step = {}
+        if quantiser.bits == 1:
+            values = fold.thresholds(read.numbers(quantiser.threshold), STREAM_FRACTION, name)
+        else:
+            assert isinstance(quantiser, LsqActivation) and quantiser.shift is not None
             scale = float(quantiser.scale.detach())
-            values, step = fold.ladder(shift, scale, STREAM_FRACTION, name)
-            (made,) = self.build.add("threshold", f"{name}.threshold", [x.name], {"threshold": ("i16", values)}, step=step)
-            return self.build.tensors[made], scale / 2, 2
-        made = self._requantise(f"{name}.requantise", x, quantiser, shift)
-        return self.build.tensors[made], self.build.tensors[made].scale, 1
+            values, step["step"] = fold.ladder(read.numbers(quantiser.shift), scale, STREAM_FRACTION, name)
+        (made,) = self.build.add("threshold", f"{name}.threshold", [x.name], {"threshold": ("i16", values)}, None, **step)
+        if isinstance(quantiser, BinaryActivation):
+            return made, read.Map("b1", 1.0)
+        return made, read.Map("b1", float(quantiser.scale.detach()) / 2, quantiser.bits, 2**quantiser.bits - 1)
 
     def _code_conv(self, call: Call, inputs: list[Tensor]) -> str:
         """code = clamp(floor((factor*acc + offset) / s + 1/2), 0, 15)."""
@@ -154,7 +155,7 @@ class _Lowering:
         assert isinstance(layer, CodeConv)
         x, s = self._codes(call.name, layer.conv, inputs[0]), self._code_scale(call.name, layer.code.quantiser)
         w = read.weights(layer.conv, call.name)
-        line = read.linear(layer.conv, layer.bn, w, x.dtype, x.scale, call.name)
+        line = read.linear(layer.conv, layer.bn, w, read.Map(x.dtype, x.scale), call.name)
         epilogue = fold.codes(line.factor / s, line.offset / s, line.sums, call.name)
         return self._conv(call.name, layer.conv, w, epilogue, [x.name], {}, "u4", s, fraction=epilogue.fraction)
 
@@ -173,7 +174,7 @@ class _Lowering:
         assert isinstance(conv, Predict)
         x = self._codes(call.name, conv, inputs[0])
         w = read.weights(conv, call.name)
-        line = read.linear(conv, None, w, x.dtype, x.scale, call.name)
+        line = read.linear(conv, None, w, read.Map(x.dtype, x.scale), call.name)
         unit = math.log2(math.e) / PREDICTION
         epilogue = fold.stream(line.factor * unit, line.offset * unit, line.sums, call.name)
         return self._conv(call.name, conv, w, epilogue, [x.name], {}, "s16", PREDICTION)

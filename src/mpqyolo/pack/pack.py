@@ -24,7 +24,7 @@ from mpqyolo.detector.blocks import Pixels
 from mpqyolo.format.card import make_card
 from mpqyolo.format.writer import write_model
 from mpqyolo.graph.ir import Model
-from mpqyolo.pack.lower import lower
+from mpqyolo.pack.lower import ENGINE_BITS, lower
 from mpqyolo.pack.passes import optimise
 from mpqyolo.pack.photos import proof_photos
 from mpqyolo.pack.prove import Proof, prove
@@ -36,7 +36,6 @@ from mpqyolo.train.ema import batch_norms, reestimate_bn
 from mpqyolo.train.recipe import Recipe
 
 Size = int | tuple[int, int]  # side of the input, or (height, width), px
-ENGINE_BITS = 4  # of activations at most, where the network is still on its way
 
 
 @dataclass(frozen=True)

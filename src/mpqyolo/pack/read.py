@@ -85,17 +85,25 @@ def weights(conv: QuantConv2d, layer: str) -> Weights:
     return Weights(dtype, codes, np.broadcast_to(numbers(scale), len(codes)))
 
 
-def linear(conv: QuantConv2d, bn: nn.Module | None, w: Weights, dtype: str, scale: float, layer: str, planes: int = 1) -> Linear:
-    """What convolution, bias and batch norm make of acc, in real units. dtype, scale: of the map that the convolution reads.
+class Map(NamedTuple):
+    """What a convolution reads: the graph's dtype, the real value of a step of 1, planes, and where 0 lies.
 
-    planes 2: training's codes 0..3 are the graph's values -3, -1, +1, +3, whose steps are twice the scale.
+    Codes of training from 0 to n - 1 of one or two bits are the graph's odd values from -(n - 1) to n - 1: `zero` is n - 1 then.
     """
-    factor, offset = w.scale * scale, np.zeros(len(w.scale))
-    if planes == 2:
-        offset = 3 * factor * w.codes.sum((1, 2, 3), dtype=np.int64)
+
+    dtype: str
+    scale: float
+    planes: int = 1
+    zero: int = 0
+
+
+def linear(conv: QuantConv2d, bn: nn.Module | None, w: Weights, x: Map, layer: str) -> Linear:
+    """What convolution, bias and batch norm make of acc, in real units. x: the map that the convolution reads."""
+    factor = w.scale * x.scale
+    offset = x.zero * factor * w.codes.sum((1, 2, 3), dtype=np.int64)
     if conv.bias is not None:
         offset = offset + numbers(conv.bias)
-    sums = Sums(reach(w.codes, dtype, planes))
+    sums = Sums(reach(w.codes, x.dtype, x.planes))
     if bn is not None:
         if not isinstance(bn, nn.BatchNorm2d) or bn.running_mean is None or bn.running_var is None:
             raise PackError(f"layer '{layer}': {type(bn).__name__} cannot be folded into its convolution")
@@ -132,4 +140,4 @@ def gain(shortcut: Shortcut) -> np.ndarray | None:
 def stream_quantiser(conv: QuantConv2d, layer: str) -> BinaryActivation | LsqActivation:
     """How the layer quantises the stream that it reads. Raises PackError."""
     found = ready(conv.input_quantiser, layer, "input activations")
-    return found if isinstance(found, BinaryActivation) else code_quantiser(found, layer, (2, 4))
+    return found if isinstance(found, BinaryActivation) else code_quantiser(found, layer, (1, 2, 4))

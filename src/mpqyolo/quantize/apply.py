@@ -15,7 +15,7 @@ from mpqyolo.quantize.layers import QuantConv2d
 from mpqyolo.quantize.lsq import Lsq, LsqActivation, LsqWeight
 from mpqyolo.quantize.quantiser import Quantiser
 
-SWITCHES: dict[str, Any] = {"trainable_scale": True, "shift": True, "ste": "polynomial"}
+SWITCHES: dict[str, Any] = {"trainable_scale": True, "shift": True, "ste": "lsq"}
 SLOTS = {"input_quantiser": "activation", "quantiser": "activation", "weight_quantiser": "weight"}  # where layers hold them
 
 
@@ -31,8 +31,9 @@ class Handle(NamedTuple):
 def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
     """Give every layer of the model the quantisers of its bits, at strength 0; 32 bits get none.
 
-    Switches: `trainable_scale` (LSQ scales learn), `shift` (1-bit thresholds learn), `ste` (gradient of the sign). Maps that
-    meet in a concat share one quantiser. Raises ConfigError for an unknown switch, or bits that a layer cannot have.
+    Switches: `trainable_scale` (LSQ scales learn), `shift` (thresholds of the backbone's maps learn), `ste` (gradient of 1-bit
+    maps: "lsq", whose window is learned, or one of ste.STE_KINDS around the sign). Maps that meet in a concat share one
+    quantiser. Raises ConfigError for an unknown switch, or bits that a layer cannot have.
     """
     unknown = set(switches) - set(SWITCHES)
     if unknown:
@@ -79,13 +80,11 @@ def _weight(name: str, bits: int, scales: int, settings: dict[str, Any]) -> Quan
 def _stream(name: str, bits: int, channels: int, settings: dict[str, Any]) -> Quantiser | None:
     if bits == 32:
         return None
-    if bits == 1 and settings["ste"] == "lsq":
-        return LsqActivation(1, channels, settings["trainable_scale"])
-    if bits == 1:
+    if bits == 1 and settings["ste"] != "lsq":
         return BinaryActivation(channels, settings["ste"], settings["shift"])
-    if bits not in (2, 4):
+    if bits not in (1, 2, 4):
         raise ConfigError(f"layer '{name}': activations of the backbone can have 1, 2, 4 or 32 bits, not {bits}")
-    return LsqActivation(bits, channels, settings["trainable_scale"])
+    return LsqActivation(bits, channels, settings["trainable_scale"], settings["shift"])
 
 
 def _code_bits(name: str, bits: int) -> int:

@@ -24,6 +24,11 @@ class BinaryActivation(Quantiser):
         self.ste = ste
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1), requires_grad=shift)
 
+    @property
+    def threshold(self) -> Tensor:
+        """(1, C, 1, 1) from where on the bit is 1."""
+        return self.shift
+
     def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         return BinariseActivation.apply(x, self.shift, strength, self.ste, pad)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mpqyolo.core.errors import TrainingError
 from mpqyolo.quantize.apply import handles
 from mpqyolo.quantize.binary import BinaryActivation, BinaryWeight
-from mpqyolo.quantize.lsq import SMALLEST_SCALE, Lsq, LsqWeight
+from mpqyolo.quantize.lsq import SMALLEST_SCALE, Lsq, LsqActivation, LsqWeight
 
 
 @torch.no_grad()
@@ -41,8 +41,8 @@ def watch_bits(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     def note(name: str):
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-            assert isinstance(module, BinaryActivation)
-            share = inputs[0].ge(module.shift).float().mean((0, 2, 3))  # of the map without its border
+            assert isinstance(module, (BinaryActivation, LsqActivation))
+            share = inputs[0].ge(module.threshold).float().mean((0, 2, 3))  # of the map without its border
             shares[name] = shares.get(name, 0) + torch.stack([share, torch.ones_like(share)])
 
         return hook
@@ -50,7 +50,7 @@ def watch_bits(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     hooks = [
         h.quantiser.register_forward_hook(note(h.name))
         for h in handles(model)
-        if isinstance(h.quantiser, BinaryActivation) and float(h.quantiser.strength) == 1
+        if h.part == "activation" and h.quantiser.bits == 1 and float(h.quantiser.strength) == 1
     ]
     try:
         yield shares

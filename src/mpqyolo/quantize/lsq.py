@@ -91,9 +91,9 @@ class LsqActivation(Lsq):
     The gradient of s is scaled by 1/sqrt(n * q), n the elements of the batch.
     """
 
-    def __init__(self, bits: int, channels: int = 0, trainable: bool = True) -> None:
+    def __init__(self, bits: int, channels: int = 0, trainable: bool = True, shift: bool = True) -> None:
         super().__init__(bits, (), trainable)
-        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1)) if channels else None
+        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1), requires_grad=shift) if channels else None
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -106,6 +106,12 @@ class LsqActivation(Lsq):
     def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         low, high = self.limits
         return LsqQuantise.apply(self.shifted(x), self.scale, low, high, 1 / math.sqrt(x.numel() * high), strength)
+
+    @property
+    def threshold(self) -> Tensor:
+        """(1, C, 1, 1) where code 1 begins; with 1 bit, from where on it is 1."""
+        assert self.shift is not None
+        return self.shift + self.scale / 2
 
     def shifted(self, x: Tensor) -> Tensor:
         """x - shift, where there is a shift."""
