@@ -104,19 +104,21 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
 
 
 def study_entry(chosen: Experiment, runs: Path, earlier: dict[str, Any]) -> dict[str, Any] | None:
-    """What a study's variant reached on val after its last epoch, for each seed whose run is complete (or was, `earlier`)."""
-    val = dict(kept(earlier, chosen, "val_map50"))
+    """What a study's variant reached on val after its last epoch, and its loss in it, for each seed whose run is complete (or was)."""
+    scores = {key: dict(kept(earlier, chosen, key)) for key in ("val_map50", "loss")}
     for seed in range(SEEDS):
         run = chosen.folder(runs, seed)
-        if (run / BEST).is_file():
+        if (run / "results.csv").is_file():
             with (run / "results.csv").open() as file:
                 last = list(csv.DictReader(file))[-1]
             if int(last["epoch"]) == run_recipe(run).epochs:
-                val[str(seed)] = round(float(last["map50"]), 4)
-    if not val:
+                scores["val_map50"][str(seed)] = round(float(last["map50"]), 4)
+                scores["loss"][str(seed)] = round(float(last["loss"]), 3)
+    if not scores["val_map50"]:
         return None
     command = f"python experiments/run.py {chosen.name} --seed SEED"
-    return {"command": command, "recipe": chosen.recipe, "set": list(chosen.set), "val_map50": dict(sorted(val.items()))}
+    about = {"command": command, "recipe": chosen.recipe, "set": list(chosen.set)}
+    return about | {key: dict(sorted(found.items())) for key, found in scores.items() if found}
 
 
 def costs() -> dict[str, Any]:
@@ -156,7 +158,8 @@ def page(document: dict[str, Any]) -> str:
         "",
         f"Written by `python experiments/table.py` ({about['date']}, commit {about['commit']}, {about['machine']}); "
         "the figures are in `results.json`. Weights are chosen on val; mAP50 is COCO's (101 points) in percent; "
-        "`packed` is the `.mpqy` file in the engine. Of several seeds: mean ± half the range.",
+        "`packed` is the `.mpqy` file in the engine. Of several seeds: mean ± half the range. Studies: the last epoch; the loss is the "
+        "training photos', teachers' prices included.",
     ]
     for data, models in document["results"].items():
         lines += ["", f"## {data}", ""]
@@ -166,12 +169,19 @@ def page(document: dict[str, Any]) -> str:
         images = next(iter(next(iter(models.values())).values()))
         lines += ["", f"val: {images['val_images']} photos, test: {images['test_images']} photos."]
     for name, variants in document.get("studies", {}).items():
-        lines += ["", f"## Study: {name}", "", "| variant | val mAP50, mean | of each seed | differs by |", "|---" * 4 + "|"]
+        lines += [
+            "",
+            f"## Study: {name}",
+            "",
+            "| variant | val mAP50, mean | of each seed | loss | differs by |",
+            "|---" * 5 + "|",
+        ]
         for variant, entry in variants.items():
-            values = list(entry["val_map50"].values())
+            values, losses = list(entry["val_map50"].values()), list(entry.get("loss", {}).values())
             own = [word for word in entry["set"] if any(word not in other["set"] for other in variants.values())]
             words = ", ".join(f"`{word}`" for word in own) or f"recipe `{entry['recipe']}`"
-            lines.append(table_row([variant, percent(sum(values) / len(values)), ", ".join(map(percent, values)), words]))
+            loss = f"{sum(losses) / len(losses):.2f}" if losses else ""
+            lines.append(table_row([variant, percent(sum(values) / len(values)), ", ".join(map(percent, values)), loss, words]))
     lines += tradeoff_lines()
     lines += speed_lines(DOCS / "latency")
     lines += training_lines(DOCS / "training_speed.json")
