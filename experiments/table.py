@@ -104,7 +104,7 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
 
 
 def study_entry(chosen: Experiment, runs: Path, earlier: dict[str, Any]) -> dict[str, Any] | None:
-    """What a study's variant reached on val after its last epoch, and its loss in it, for each seed whose run is complete (or was)."""
+    """What a study's variant reached on val after its last epoch, and its loss in it, of each seed whose run is or was complete."""
     scores = {key: dict(kept(earlier, chosen, key)) for key in ("val_map50", "loss")}
     for seed in range(SEEDS):
         run = chosen.folder(runs, seed)
@@ -126,7 +126,7 @@ def costs() -> dict[str, Any]:
     table: dict[str, Any] = {}
     for name in FAMILIES:
         for classes in (80, 20):
-            for policy in ("default", "paper", "w1a4", "w4a4"):
+            for policy in ("default", "paper", *(("w1a2", "w4a4") if name in ("n", "s") else ())):
                 found = describe(name, classes, (640, 640), policy)
                 keys = ("size_bytes", "size_ratio", "ops", "ops_ratio", "ops_ratio_elementwise", "elementwise_ops", "macs")
                 table[f"{name}/{classes}/{policy}"] = {key: found[key] for key in keys}
@@ -158,8 +158,8 @@ def page(document: dict[str, Any]) -> str:
         "",
         f"Written by `python experiments/table.py` ({about['date']}, commit {about['commit']}, {about['machine']}); "
         "the figures are in `results.json`. Weights are chosen on val; mAP50 is COCO's (101 points) in percent; "
-        "`packed` is the `.mpqy` file in the engine. Of several seeds: mean ± half the range. Studies: the last epoch; the loss is the "
-        "training photos', teachers' prices included.",
+        "`packed` is the `.mpqy` file in the engine. Of several seeds: mean ± half the range. Studies: the "
+        "last epoch; the loss is that of the training photos, a teacher's prices included.",
     ]
     for data, models in document["results"].items():
         lines += ["", f"## {data}", ""]
@@ -169,13 +169,8 @@ def page(document: dict[str, Any]) -> str:
         images = next(iter(next(iter(models.values())).values()))
         lines += ["", f"val: {images['val_images']} photos, test: {images['test_images']} photos."]
     for name, variants in document.get("studies", {}).items():
-        lines += [
-            "",
-            f"## Study: {name}",
-            "",
-            "| variant | val mAP50, mean | of each seed | loss | differs by |",
-            "|---" * 5 + "|",
-        ]
+        columns = ("variant", "val mAP50, mean", "of each seed", "loss", "differs by")
+        lines += ["", f"## Study: {name}", "", table_row(columns), "|---" * len(columns) + "|"]
         for variant, entry in variants.items():
             values, losses = list(entry["val_map50"].values()), list(entry.get("loss", {}).values())
             own = [word for word in entry["set"] if any(word not in other["set"] for other in variants.values())]
