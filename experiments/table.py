@@ -1,6 +1,6 @@
 """Judge the finished runs of runs.toml and write docs/results.json and docs/results.md.
 
-    python experiments/table.py [--data-root DIR] [--runs DIR] [--only NAME ...]
+    python experiments/table.py [--data-root DIR] [--runs DIR] [--only NAME ...] [--costs]
 
 Weights are chosen on val (the run's best.safetensors), figures are for val and test. A quantised run is packed (which proves it)
 and the packed file is judged by the engine. Variants of studies.toml are judged on val alone, by their last epoch.
@@ -104,7 +104,7 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
 
 
 def study_entry(chosen: Experiment, runs: Path, earlier: dict[str, Any]) -> dict[str, Any] | None:
-    """What a study's variant reached on val after its last epoch, and its loss in it, of each seed whose run is or was complete."""
+    """What a study's variant reached on val in its last epoch, and its loss in it, of each seed whose run is or was complete."""
     scores = {key: dict(kept(earlier, chosen, key)) for key in ("val_map50", "loss")}
     for seed in range(SEEDS):
         run = chosen.folder(runs, seed)
@@ -121,15 +121,16 @@ def study_entry(chosen: Experiment, runs: Path, earlier: dict[str, Any]) -> dict
     return about | {key: dict(sorted(found.items())) for key, found in scores.items() if found}
 
 
-def costs() -> dict[str, Any]:
-    """Bytes and operations of both families in all sizes, at 80 and 20 classes and 640 px."""
+def costs(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Bytes and operations of both families in all sizes, at 80 and 20 classes and 640 px; what is known is not counted again."""
     table: dict[str, Any] = {}
     for name in FAMILIES:
         for classes in (80, 20):
             for policy in ("default", "paper", *(("w1a2", "w4a4") if name in ("n", "s") else ())):
-                found = describe(name, classes, (640, 640), policy)
+                place = f"{name}/{classes}/{policy}"
                 keys = ("size_bytes", "size_ratio", "ops", "ops_ratio", "ops_ratio_elementwise", "elementwise_ops", "macs")
-                table[f"{name}/{classes}/{policy}"] = {key: found[key] for key in keys}
+                found = known[place] if place in known else describe(name, classes, (640, 640), policy)
+                table[place] = {key: found[key] for key in keys}
     return table
 
 
@@ -221,6 +222,7 @@ def main() -> None:
     known = experiments()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", choices=sorted(known), default=None)
+    parser.add_argument("--costs", action="store_true", help="count bytes and operations anew, which takes minutes")
     places(parser)
     options = parser.parse_args()
     file = DOCS / "results.json"
@@ -237,7 +239,7 @@ def main() -> None:
         variants = document.setdefault("studies", {}).get(chosen.study, {})
         if entry := study_entry(chosen, options.runs, variants.get(chosen.role, {})):
             document["studies"][chosen.study] = {**variants, chosen.role: entry}
-    document["costs"] = costs()
+    document["costs"] = costs({} if options.costs else document.get("costs", {}))
     document["formula"] = describe("n", 80)["formula"]
     document["about"] = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
     file.write_text(json.dumps(document, indent=1) + "\n")
