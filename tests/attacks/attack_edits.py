@@ -138,7 +138,7 @@ def structure(edits: Edits) -> Iterator[Attack]:
         yield edited(f"{name}: one item more", "items|two integers", (path, lambda v: v.append(v[-1])))
     for row in (["s16"], ["u4"], ["u4", 9], ["b1", "x", "y"], ["s16", 8, "x", "y"], ["u4", 9, 0.125, "x", "y"]):
         yield edited(f"output {row}", "items", (inside("body", "out", 0), row))
-    for row in (["s16", "x"], ["u4", 0.125, 9], ["u4", 9, "x"], ["b1", 9], [None], [4], [["b1"]], [{}, 8], ["b1", ["x"]]):
+    for row in (["s16", "x"], ["u4", 0.125, 9], ["u4", 9, "x"], ["b1", True], [None], [4], [["b1"]], [{}, 8], ["b1", ["x"]]):
         yield edited(f"output {row}", "output", (inside("body", "out", 0), row))
 
 
@@ -168,6 +168,18 @@ def operators(edits: Edits) -> Iterator[Attack]:
     yield edited("conv without details", "lacks", (inside("body"), {}))
     for role in ("threshold", "multiplier", "constants", "offset", "shape", "bytes", "scale", "fraction", "outputs"):
         yield edited(f"detail '{role}'", "unknown key", (inside("body", role), 1))
+
+    # Maps of two bits.
+    for value in (0, -1, 32768, True, "1", None, 0.5):
+        yield edited(f"step {value!r}", "step", (inside("bits", "step"), value))
+    for value in (0, -1, 32768):
+        yield edited(f"step {value!r} of a conv", "step", (inside("body", "out", 0), ["b1", value]))
+    yield edited("step of 7 channels", "multiple of 4", (inside("bits", "step"), 9))
+    yield edited("step of a conv of 7 channels", "multiple of 4", (inside("body", "out", 0), ["b1", 9]))
+    for value in (0, 1, 3, True, "2", None):
+        yield edited(f"planes {value!r}", "planes", (inside("body", "planes"), value))
+    yield edited("planes of codes", f"{SHIFTED}|planes", (inside("low", "planes"), 2))
+    yield edited("planes of 7 channels", f"{SHIFTED}|planes", (inside("body", "planes"), 2))
 
     # What an operator does not read.
     yield edited("conv of a stream", "must be u8 or u4 or b1", (at("low", INPUTS), [5]))
