@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import mpqyolo
 from mpqyolo.core.errors import EngineError
 from mpqyolo.runtime import _load
+from mpqyolo.runtime._load import library
 
 SOURCES = Path(mpqyolo.__file__).parents[1]
 
@@ -62,7 +64,7 @@ def test_a_wrong_library_is_one_line(content: bytes | str | None, fault: str, tm
 def test_another_abi_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_load, "ABI_VERSION", 99)
     with pytest.raises(EngineError, match="has ABI version 1, this package needs 99; build it again"):
-        _load.library.__wrapped__()
+        inspect.unwrap(library)()
 
 
 def test_order_of_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
