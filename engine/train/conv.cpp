@@ -1,36 +1,25 @@
 // Convolutions of a training step, float32, channels-last: results, and the gradients of inputs and weights.
 //
-// All three are sums of outer products that live in registers: 6 rows (pixels, or inputs of a filter) by 16 columns (channels of
-// the result) are 12 accumulators of 8 floats, fed by 6 broadcasts and 2 loads: 12 multiply-adds for 8 loads, so the multipliers
-// set the pace, not the load ports. In channels-last memory a filter's row of k pixels is one run of k * c floats, so no map is
-// ever unfolded; only borders are copied.
-#include <immintrin.h>
+// In channels-last memory a filter's row of k pixels is one run of k * c floats, so no map is ever unfolded; only borders are
+// copied. Filters of 3x3 that step by 1 go by Winograd's way (winograd.h) where that costs less.
+#include "conv.h"
 
-#include <cstring>
-#include <vector>
-
-#include "pool.h"
+#include "winograd.h"
 
 namespace {
 
-constexpr int kRows = 6, kLanes = 16;
+using namespace mpqt;
+
 constexpr int64_t kSpan = 256;   // steps of one pass: 16 KB of weights, which stay in L1 while the pixels of a block go by
 constexpr int64_t kPixels = 96;  // pixels of a block: their inputs stay in L2 while the channels of the result go by
 
-int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
-struct Map {  // a channels-last map
-  int64_t images, h, w, c;
-  int64_t size() const { return images * h * w * c; }
-};
-
-// x in a border of `pad` zeros; x itself where pad is 0. `room` owns the copy.
-const float* bordered(const float* x, const Map& map, int64_t pad, std::vector<float>& room) {
+// x in a border of `pad` zeros, until the next call; x itself where pad is 0.
+const float* bordered(const float* x, const Map& map, int64_t pad) {
   if (pad == 0) return x;
   const int64_t row = (map.w + 2 * pad) * map.c, line = map.w * map.c;
-  room.resize(static_cast<size_t>(map.images * (map.h + 2 * pad) * row));
-  mpqt::for_jobs(map.images, [&](int64_t image) {
-    float* to = room.data() + image * (map.h + 2 * pad) * row;
+  float* copy = room(kBordered, map.images * (map.h + 2 * pad) * row);
+  for_jobs(map.images, [&](int64_t image) {
+    float* to = copy + image * (map.h + 2 * pad) * row;
     std::memset(to, 0, sizeof(float) * static_cast<size_t>(pad * row));
     to += pad * row;
     for (int64_t y = 0; y < map.h; y++, to += row) {
@@ -40,77 +29,8 @@ const float* bordered(const float* x, const Map& map, int64_t pad, std::vector<f
     }
     std::memset(to, 0, sizeof(float) * static_cast<size_t>(pad * row));
   });
-  return room.data();
+  return copy;
 }
-
-// Zeros in the outermost `border` pixels of a map.
-void clear_border(float* x, const Map& map, int64_t border) {
-  const int64_t row = map.w * map.c, side = border * map.c;
-  const auto clear = [](float* from, int64_t count) { std::memset(from, 0, sizeof(float) * static_cast<size_t>(count)); };
-  mpqt::for_jobs(map.images, [&](int64_t image) {
-    float* at = x + image * map.h * row;
-    clear(at, border * row);
-    for (int64_t y = border; y < map.h - border; y++) clear(at + y * row, side), clear(at + (y + 1) * row - side, side);
-    clear(at + (map.h - border) * row, border * row);
-  });
-}
-
-struct Run {  // consecutive inputs of every pixel
-  int64_t offset, length;
-};
-
-// acc[row][lane] += sum over k of x[row][k] * w[k][lane].
-template <int kCount, int kVectors>
-inline void multiply(const float* const* x, int64_t offset, int64_t length, const float* w, __m256 (&acc)[kCount][kVectors]) {
-  const float* row[kCount];
-  for (int i = 0; i < kCount; i++) row[i] = x[i] + offset;
-  for (int64_t k = 0; k < length; k++, w += kLanes) {
-    __m256 column[kVectors];
-    for (int v = 0; v < kVectors; v++) column[v] = _mm256_loadu_ps(w + 8 * v);
-    for (int i = 0; i < kCount; i++) {
-      const __m256 one = _mm256_broadcast_ss(row[i] + k);
-      for (int v = 0; v < kVectors; v++) acc[i][v] = _mm256_fmadd_ps(one, column[v], acc[i][v]);
-    }
-  }
-}
-
-// y[row][0..lanes) = (first ? 0 : y) + sum over the runs of x[row] with the weights w[step][kLanes].
-template <int kCount, int kVectors>
-void tile(const float* const* x, float* const* y, const Run* run, int64_t runs, const float* w, bool first, int lanes) {
-  __m256 acc[kCount][kVectors];
-  float part[kVectors * 8] = {};
-  const bool whole = lanes == kVectors * 8;
-  for (int i = 0; i < kCount; i++) {
-    if (!first && !whole) std::memcpy(part, y[i], sizeof(float) * static_cast<size_t>(lanes));
-    const float* from = whole ? y[i] : part;
-    for (int v = 0; v < kVectors; v++) acc[i][v] = first ? _mm256_setzero_ps() : _mm256_loadu_ps(from + 8 * v);
-  }
-  for (int64_t r = 0; r < runs; w += run[r].length * kLanes, r++)
-    multiply<kCount, kVectors>(x, run[r].offset, run[r].length, w, acc);
-  for (int i = 0; i < kCount; i++) {
-    float* to = whole ? y[i] : part;
-    for (int v = 0; v < kVectors; v++) _mm256_storeu_ps(to + 8 * v, acc[i][v]);
-    if (!whole) std::memcpy(y[i], part, sizeof(float) * static_cast<size_t>(lanes));
-  }
-}
-
-template <int kVectors>
-void tile(int count, const float* const* x, float* const* y, const Run* run, int64_t runs, const float* w, bool first,
-          int lanes) {
-  switch (count) {
-    case 1: return tile<1, kVectors>(x, y, run, runs, w, first, lanes);
-    case 2: return tile<2, kVectors>(x, y, run, runs, w, first, lanes);
-    case 3: return tile<3, kVectors>(x, y, run, runs, w, first, lanes);
-    case 4: return tile<4, kVectors>(x, y, run, runs, w, first, lanes);
-    case 5: return tile<5, kVectors>(x, y, run, runs, w, first, lanes);
-    default: return tile<6, kVectors>(x, y, run, runs, w, first, lanes);
-  }
-}
-
-// A grid of pixels in memory: floats between images, rows and pixels.
-struct Grid {
-  int64_t image, row, pixel;
-};
 
 // y(pixel)[0..n) = sum over the runs of x(pixel) with the weights [n / 16][steps][16], for images * h * w pixels.
 void product(int64_t images, int64_t h, int64_t w, const float* x, const Grid& from, float* y, const Grid& to,
@@ -123,7 +43,7 @@ void product(int64_t images, int64_t h, int64_t w, const float* x, const Grid& f
       pieces.push_back({run.offset + run.length * i / count, run.length * (i + 1) / count - run.length * i / count});
     steps += run.length;
   }
-  mpqt::for_blocks(images * h * w, kPixels, [&](int64_t, int64_t begin, int64_t end) {
+  for_blocks(images * h * w, kPixels, [&](int64_t, int64_t begin, int64_t end) {
     const float* in[kPixels];
     float* out[kPixels];
     for (int64_t i = begin; i < end; i++) {
@@ -152,44 +72,6 @@ void product(int64_t images, int64_t h, int64_t w, const float* x, const Grid& f
   });
 }
 
-// Adds, for pixels of `rows` lines of w each, x(pixel)[i] * g(pixel)[lane] to sum[i][lane], i below kCount.
-template <int kCount, int kVectors>
-void outer(const float* x, const Grid& from, const float* g, const Grid& along, int64_t h, int64_t begin, int64_t end, int64_t w,
-           float* sum) {
-  __m256 acc[kCount][kVectors];
-  for (int i = 0; i < kCount; i++)
-    for (int v = 0; v < kVectors; v++) acc[i][v] = _mm256_loadu_ps(sum + i * kLanes + 8 * v);
-  for (int64_t line = begin; line < end; line++) {
-    const float* xp = x + line / h * from.image + line % h * from.row;
-    const float* gp = g + line / h * along.image + line % h * along.row;
-    for (int64_t p = 0; p < w; p++, xp += from.pixel, gp += along.pixel) {
-      __m256 column[kVectors];
-      for (int v = 0; v < kVectors; v++) column[v] = _mm256_loadu_ps(gp + 8 * v);
-      for (int i = 0; i < kCount; i++) {
-        const __m256 one = _mm256_broadcast_ss(xp + i);
-        for (int v = 0; v < kVectors; v++) acc[i][v] = _mm256_fmadd_ps(one, column[v], acc[i][v]);
-      }
-    }
-  }
-  for (int i = 0; i < kCount; i++)
-    for (int v = 0; v < kVectors; v++) _mm256_storeu_ps(sum + i * kLanes + 8 * v, acc[i][v]);
-}
-
-template <int kVectors>
-void outer(int64_t count, const float* x, const Grid& from, const float* g, const Grid& along, int64_t h, int64_t begin,
-           int64_t end, int64_t w, float* sum) {
-  switch (count) {
-    case 1: return outer<1, kVectors>(x, from, g, along, h, begin, end, w, sum);
-    case 2: return outer<2, kVectors>(x, from, g, along, h, begin, end, w, sum);
-    case 3: return outer<3, kVectors>(x, from, g, along, h, begin, end, w, sum);
-    case 4: return outer<4, kVectors>(x, from, g, along, h, begin, end, w, sum);
-    case 5: return outer<5, kVectors>(x, from, g, along, h, begin, end, w, sum);
-    default: return outer<6, kVectors>(x, from, g, along, h, begin, end, w, sum);
-  }
-}
-
-Grid grid(const Map& map, int64_t step = 1) { return {map.h * map.w * map.c, step * map.w * map.c, step * map.c}; }
-
 }  // namespace
 
 // x: (images, h, w, c); weight: (o, k, k, c), the memory of torch's channels-last filters; y, g: (images, h', w', o), h' = (h + 2
@@ -197,9 +79,13 @@ Grid grid(const Map& map, int64_t step = 1) { return {map.h * map.w * map.c, ste
 
 MPQT mpqt_conv_forward(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, int64_t k, int64_t stride, int64_t pad,
                        const float* x, const float* weight, float* y) {
-  std::vector<float> room, panels(static_cast<size_t>(blocks(o, kLanes) * kLanes * k * k * c));
+  const Map result{images, (h + 2 * pad - k) / stride + 1, (w + 2 * pad - k) / stride + 1, o};
+  const winograd::Windows windows{{images, h, w, c}, pad, result.h, result.w};
+  if (k == 3 && stride == 1 && winograd::pays(windows, o))
+    return winograd::correlate(x, windows, weight, false, o, y, grid(result));
+  std::vector<float> panels(static_cast<size_t>(blocks(o, kLanes) * kLanes * k * k * c));
   const int64_t steps = k * k * c;
-  mpqt::for_jobs(blocks(o, kLanes), [&](int64_t block) {
+  for_jobs(blocks(o, kLanes), [&](int64_t block) {
     float* to = panels.data() + block * steps * kLanes;
     const int64_t lanes = std::min<int64_t>(kLanes, o - block * kLanes);
     for (int64_t lane = 0; lane < lanes; lane++) {
@@ -207,8 +93,8 @@ MPQT mpqt_conv_forward(int64_t images, int64_t h, int64_t w, int64_t c, int64_t 
       for (int64_t i = 0; i < steps; i++) to[i * kLanes + lane] = from[i];
     }
   });
-  const float* in = bordered(x, {images, h, w, c}, pad, room);
-  const Map wide{images, h + 2 * pad, w + 2 * pad, c}, result{images, (wide.h - k) / stride + 1, (wide.w - k) / stride + 1, o};
+  const float* in = bordered(x, {images, h, w, c}, pad);
+  const Map wide{images, h + 2 * pad, w + 2 * pad, c};
   std::vector<Run> runs;
   for (int64_t ky = 0; ky < k; ky++) runs.push_back({ky * wide.w * c, k * c});
   Grid from = grid(wide, stride);
@@ -223,10 +109,13 @@ MPQT mpqt_conv_data(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, 
   const Map whole{images, h, w, c}, grad{images, (h + 2 * pad - k) / stride + 1, (w + 2 * pad - k) / stride + 1, o};
   const int64_t inner_h = h - 2 * border, inner_w = w - 2 * border, reach = pad + border,
                 around = std::max<int64_t>(0, k - 1 - reach);
-  std::vector<float> room, panels;
-  const float* in = bordered(g, grad, around, room);
-  const Map wide{images, grad.h + 2 * around, grad.w + 2 * around, o};
   if (border) clear_border(dx, whole, border);
+  const winograd::Windows windows{grad, 2 - reach, inner_h, inner_w};
+  if (k == 3 && stride == 1 && winograd::pays(windows, c))
+    return winograd::correlate(g, windows, weight, true, c, dx + (border * w + border) * c, grid(whole));
+  std::vector<float> panels;
+  const float* in = bordered(g, grad, around);
+  const Map wide{images, grad.h + 2 * around, grad.w + 2 * around, o};
   if (k < stride) std::memset(dx, 0, sizeof(float) * static_cast<size_t>(whole.size()));  // places that no tap reaches
   const auto phase = [&](int64_t remainder) {  // first place with it, and the row of g that its first tap meets
     const int64_t place = ((remainder - reach) % stride + stride) % stride;
@@ -239,7 +128,7 @@ MPQT mpqt_conv_data(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, 
       if (y0 >= inner_h || x0 >= inner_w || ry >= k || rx >= k) continue;
       const int64_t my = blocks(k - ry, stride), mx = blocks(k - rx, stride), steps = my * mx * o;
       panels.assign(static_cast<size_t>(blocks(c, kLanes) * kLanes * steps), 0.0f);
-      mpqt::for_jobs(blocks(c, kLanes), [&](int64_t block) {
+      for_jobs(blocks(c, kLanes), [&](int64_t block) {
         float* to = panels.data() + block * steps * kLanes;
         const auto lanes = static_cast<size_t>(std::min<int64_t>(kLanes, c - block * kLanes));
         for (int64_t ay = my - 1; ay >= 0; ay--)  // rows of g ascend, taps descend
@@ -259,24 +148,26 @@ MPQT mpqt_conv_data(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, 
 
 MPQT mpqt_conv_weights(int64_t images, int64_t h, int64_t w, int64_t c, int64_t o, int64_t k, int64_t stride, int64_t pad,
                        const float* x, const float* g, float* dw) {
-  std::vector<float> room;
-  const float* in = bordered(x, {images, h, w, c}, pad, room);
   const Map wide{images, h + 2 * pad, w + 2 * pad, c};
   const Map grad{images, (wide.h - k) / stride + 1, (wide.w - k) / stride + 1, o};
+  const winograd::Windows windows{{images, h, w, c}, pad, grad.h, grad.w};
+  if (k == 3 && stride == 1 && winograd::pays(windows, o)) return winograd::weights(x, windows, g, o, dw);
+  const float* in = bordered(x, {images, h, w, c}, pad);
   const Grid from = grid(wide, stride), along{grad.h * grad.w * kLanes, grad.w * kLanes, kLanes};
   // Pixels that are far apart in memory share few places of L1: 32 of 256 channels.
   const int64_t pixels = std::min(kPixels, std::max<int64_t>(kRows, 8192 / c));
   const int64_t run = k * c, lines = std::max<int64_t>(1, pixels / grad.w), all = images * grad.h;
-  mpqt::for_jobs(blocks(o, kLanes), [&](int64_t block) {
+  for_jobs(blocks(o, kLanes), [&](int64_t block) {
     const int64_t first = block * kLanes, lanes = std::min<int64_t>(kLanes, o - first);
-    std::vector<float> sum(static_cast<size_t>(k * run * kLanes)), dense(static_cast<size_t>(images * grad.h * grad.w * kLanes));
+    std::vector<float> sum(static_cast<size_t>(k * run * kLanes));
+    float* dense = room(kSums, images * grad.h * grad.w * kLanes);
     for (int64_t i = 0; i < images * grad.h * grad.w; i++)
-      std::memcpy(dense.data() + i * kLanes, g + i * o + first, sizeof(float) * static_cast<size_t>(lanes));
+      std::memcpy(dense + i * kLanes, g + i * o + first, sizeof(float) * static_cast<size_t>(lanes));
     for (int64_t begin = 0; begin < all; begin += lines)
       for (int64_t ky = 0; ky < k; ky++)
         for (int64_t i = 0; i < run; i += kRows)
-          (lanes > 8 ? outer<2> : outer<1>)(std::min<int64_t>(kRows, run - i), in + ky * wide.w * c + i, from, dense.data(),
-                                            along, grad.h, begin, std::min(all, begin + lines), grad.w,
+          (lanes > 8 ? outer<2> : outer<1>)(std::min<int64_t>(kRows, run - i), in + ky * wide.w * c + i, from, dense, along,
+                                            grad.h, begin, std::min(all, begin + lines), grad.w,
                                             sum.data() + (ky * run + i) * kLanes);
     for (int64_t lane = 0; lane < lanes; lane++)
       for (int64_t i = 0; i < k * run; i++) dw[(first + lane) * k * run + i] = sum[static_cast<size_t>(i * kLanes + lane)];

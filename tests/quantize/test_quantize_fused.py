@@ -147,6 +147,11 @@ CONVOLUTIONS = [
     (2, 10, 12, 8, 32, 3, 2, 0, 1),
     (1, 6, 6, 300, 17, 3, 1, 1, 0),
     (2, 5, 5, 9, 16, 1, 2, 0, 0),
+    # By Winograd's way: tiles that reach over the map, panels half full, inputs of more than one pass, every kind of border.
+    (3, 21, 19, 40, 24, 3, 1, 1, 0),
+    (2, 22, 22, 32, 48, 3, 1, 0, 1),
+    (4, 17, 23, 264, 16, 3, 1, 1, 0),
+    (4, 20, 20, 16, 64, 3, 1, 2, 0),
 ]
 
 
