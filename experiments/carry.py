@@ -1,6 +1,7 @@
-"""Pack a run as a model that the package carries: python experiments/carry.py RUN NAME --data WORDS.
+"""Pack a run as a model that the package carries: python experiments/carry.py RUN NAME --data WORDS [--teacher WORDS].
 
-The card says where the data are from and under which licence; the packed file's scores in docs/results.json are added to it.
+The card says where the data (and a teacher) are from and under which licence; the packed file's scores in docs/results.json are
+added to it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("run", choices=sorted(known))
     parser.add_argument("name")
     parser.add_argument("--data", required=True, help="name, source and licence of the photos")
+    parser.add_argument("--teacher", default="", help="name, source, data and licence of who taught, if not its own float network")
     places(parser)
     options = parser.parse_args()
     MODELS.mkdir(exist_ok=True)
@@ -34,7 +36,8 @@ def main() -> None:
     results = json.loads((HERE.parent / "docs" / "results.json").read_text())["results"]
     entry = results.get(chosen.data, {}).get(chosen.model, {}).get(chosen.role, {})
     metrics = {key: round(entry[key], 4) for key in ("packed_val_map50", "packed_test_map50", "packed_test_map") if key in entry}
-    card = {**model.card, "data": options.data, "metrics": {**model.card.get("metrics", {}), **metrics}}
+    teacher = {"teacher": options.teacher} if options.teacher else {}
+    card = {**model.card, "data": options.data, **teacher, "metrics": {**model.card.get("metrics", {}), **metrics}}
     check_card(card)
     write_model(replace(model, card=card), target)
     print(f"{target}: {target.stat().st_size:,} bytes")

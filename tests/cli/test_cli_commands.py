@@ -169,5 +169,10 @@ def test_bench(packed: Path):
 def test_models():
     document = call("models", "--json").json
     assert set(document) == {"carried", "random"} and "paper-s" in document["random"]
-    assert all({"name", "path", "bytes", "classes", "image_size", "card"} == set(row) for row in document["carried"])
-    assert "yolov5m" in call("models").out
+    keys = {"name", "path", "bytes", "sha256", "classes", "image_size", "policy", "median_ms", "card"}
+    assert all(keys == set(row) and row["median_ms"] > 0 for row in document["carried"])
+    shown = call("models").out
+    assert "yolov5m" in shown
+    for row in document["carried"]:
+        assert row["name"] in shown and row["sha256"] in shown and f"{row['bytes']:,} bytes" in shown
+        assert f"test {100 * row['card']['metrics']['packed_test_map50']:.1f}" in shown and "CC BY 4.0" in shown

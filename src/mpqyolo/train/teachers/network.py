@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+import torch
 from torch import Tensor, nn
 
 from mpqyolo.detector.maps import Maps
@@ -29,6 +30,7 @@ class NetworkTeacher:
         self.model, self.match, self.amp = model, match, amp
 
     def __call__(self, images: Tensor) -> Lesson:
-        with self.amp:
+        # Nothing here has a gradient, so none is kept; but where gradients may be, our own convolutions work (quantize/convolve.py).
+        with torch.enable_grad(), self.amp:
             maps = self.model(images)
         return lesson_of(maps, self.match)
