@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("run", choices=sorted(known))
     parser.add_argument("name")
     parser.add_argument("--data", required=True, help="name, source and licence of the photos")
-    parser.add_argument("--teacher", default="", help="name, source, data and licence of who taught, if not its own float network")
+    parser.add_argument("--teacher", default="", help="who taught, if not its own float network: name, data, licence")
     places(parser)
     options = parser.parse_args()
     MODELS.mkdir(exist_ok=True)

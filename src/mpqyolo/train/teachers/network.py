@@ -30,7 +30,7 @@ class NetworkTeacher:
         self.model, self.match, self.amp = model, match, amp
 
     def __call__(self, images: Tensor) -> Lesson:
-        # Nothing here has a gradient, so none is kept; but where gradients may be, our own convolutions work (quantize/convolve.py).
+        # Nothing here has a gradient, so none is kept; but where there may be one, our own convolutions work.
         with torch.enable_grad(), self.amp:
             maps = self.model(images)
         return lesson_of(maps, self.match)
