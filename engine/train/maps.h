@@ -245,42 +245,49 @@ void sign_backward(const Border& map, const typename D::T* g, const typename D::
 
 inline float code_of(float v, float low, float high) { return std::min(std::max(std::floor(v + 0.5f), low), high); }
 
-// y = t * s * clamp(floor(x / s + 1/2), low, high) + (1 - t) * f(x), f = ReLU if low is 0.
+// y = t * s * clamp(floor(u / s + 1/2), low, high) + (1 - t) * f(u), u = x - shift, f = ReLU if low is 0.
 template <class D>
-void lsq_forward(int64_t rows, int64_t n, const typename D::T* x, float scale, float low, float high, float t, typename D::T* y) {
+void lsq_forward(int64_t rows, int64_t n, const typename D::T* x, const float* shift, float scale, float low, float high, float t,
+                 typename D::T* y) {
   const float inverse = 1 / scale, rest = 1 - t, floor_at = low == 0 ? 0.0f : -INFINITY;
   for_rows(rows, [=](int64_t, int64_t begin, int64_t end) {
-    for (int64_t i = begin * n; i < end * n; i++) {
-      const float u = D::get(x[i]);
-      y[i] = D::put(t * scale * code_of(u * inverse, low, high) + (rest != 0 ? rest * std::max(u, floor_at) : 0.0f));
+    for (int64_t row = begin; row < end; row++) {
+      const auto* from = x + row * n;
+      auto* __restrict to = y + row * n;
+      for (int64_t c = 0; c < n; c++) {
+        const float u = D::get(from[c]) - shift[c];
+        to[c] = D::put(t * scale * code_of(u * inverse, low, high) + (rest != 0 ? rest * std::max(u, floor_at) : 0.0f));
+      }
     }
   });
 }
 
-// dx: g inside the range. sums[0]: sum of g * (code - v inside, code outside).
+// dx: g inside the range. sums: [sum dx, sum of g * (code - v inside, code outside)] a channel, v = u / s.
 template <class D>
-void lsq_backward(int64_t rows, int64_t n, const typename D::T* g, const typename D::T* x, float scale, float low, float high,
-                  float t, typename D::T* dx, float* sums) {
-  Sums parts(rows, 1);
+void lsq_backward(int64_t rows, int64_t n, const typename D::T* g, const typename D::T* x, const float* shift, float scale,
+                  float low, float high, float t, typename D::T* dx, float* sums) {
+  Sums parts(rows, 2 * n);
   const float inverse = 1 / scale, rest = 1 - t, floor_at = low == 0 ? 0.0f : -INFINITY;
   for_rows(rows, [=, &parts](int64_t block, int64_t begin, int64_t end) {
-    // As one channel of many numbers: `kLanes` independent sums, so that the loop is vectors.
-    float lanes[kLanes] = {};
-    const auto one = [=](int64_t i, float& sum) {
-      const float u = D::get(x[i]), v = u * inverse, gi = D::get(g[i]);
-      const float held = std::min(std::max(v, low), high);
-      const float inside = held == v ? 1.0f : 0.0f, passes = u > floor_at ? rest : 0.0f;
-      sum += gi * (code_of(v, low, high) - inside * v);
-      return D::put(gi * (inside * t + passes));
-    };
-    int64_t i = begin * n;
-    for (; i + kLanes <= end * n; i += kLanes) {
-      typename D::T to[kLanes];
-      for (int lane = 0; lane < kLanes; lane++) to[lane] = one(i + lane, lanes[lane]);
-      std::memcpy(dx + i, to, sizeof to);
-    }
-    for (; i < end * n; i++) dx[i] = one(i, lanes[0]);
-    for (const float lane : lanes) *parts.of(block) += lane;
+    float* const sum = parts.of(block);
+    by_lanes(n, [=](int64_t first, auto width) {
+      constexpr int kWidth = decltype(width)::value;
+      float through[kWidth] = {}, off[kWidth] = {}, at[kWidth];
+      for (int c = 0; c < kWidth; c++) at[c] = shift[first + c];
+      for (int64_t i = begin * n + first; i < end * n; i += n) {
+        typename D::T to[kWidth];
+        for (int c = 0; c < kWidth; c++) {
+          const float u = D::get(x[i + c]) - at[c], v = u * inverse, gc = D::get(g[i + c]);
+          const float inside = std::min(std::max(v, low), high) == v ? 1.0f : 0.0f, passes = u > floor_at ? rest : 0.0f;
+          const float d = gc * (inside * t + passes);
+          to[c] = D::put(d);
+          through[c] += d;
+          off[c] += gc * (code_of(v, low, high) - inside * v);
+        }
+        std::memcpy(dx + i, to, sizeof to);
+      }
+      for (int c = 0; c < kWidth; c++) sum[first + c] = through[c], sum[n + first + c] = off[c];
+    });
   });
   parts.total(sums);
 }

@@ -87,18 +87,19 @@ MPQT mpqt_sign_backward(int bf16, int64_t images, int64_t h, int64_t w, int64_t 
   });
 }
 
-MPQT mpqt_lsq_forward(int bf16, int64_t rows, int64_t n, const void* x, float scale, float low, float high, float t, void* y) {
+MPQT mpqt_lsq_forward(int bf16, int64_t rows, int64_t n, const void* x, const float* shift, float scale, float low, float high,
+                      float t, void* y) {
   by_type(bf16, [&](auto d) {
     using T = typename decltype(d)::T;
-    lsq_forward<decltype(d)>(rows, n, in<T>(x), scale, low, high, t, out<T>(y));
+    lsq_forward<decltype(d)>(rows, n, in<T>(x), shift, scale, low, high, t, out<T>(y));
   });
 }
 
-MPQT mpqt_lsq_backward(int bf16, int64_t rows, int64_t n, const void* g, const void* x, float scale, float low, float high,
-                       float t, void* dx, float* sums) {
+MPQT mpqt_lsq_backward(int bf16, int64_t rows, int64_t n, const void* g, const void* x, const float* shift, float scale,
+                       float low, float high, float t, void* dx, float* sums) {
   by_type(bf16, [&](auto d) {
     using T = typename decltype(d)::T;
-    lsq_backward<decltype(d)>(rows, n, in<T>(g), in<T>(x), scale, low, high, t, out<T>(dx), sums);
+    lsq_backward<decltype(d)>(rows, n, in<T>(g), in<T>(x), shift, scale, low, high, t, out<T>(dx), sums);
   });
 }
 

@@ -115,6 +115,12 @@ def test_lsq(low: int, high: int, strength: float, dtype: torch.dtype, monkeypat
         (x,) = maps(shape, dtype)
         scale = torch.tensor(0.11)
         agree(both(monkeypatch, lambda x, s: LsqQuantise.apply(x, s, low, high, 0.1, strength), x, scale), dtype)
+        shift = (torch.randn(1, shape[1], 1, 1) * 8).round() / 16
+
+        def shifted(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+            return LsqQuantise.apply(x, scale, low, high, 0.1, strength, shift)
+
+        agree(both(monkeypatch, shifted, x, scale, shift), dtype)
 
 
 @pytest.mark.parametrize("repeat", [1, 2, 3])

@@ -168,18 +168,28 @@ def sign_backward(g: Tensor, x: Tensor, shift: Tensor, strength: float, ste: int
     return dx, sums
 
 
-def lsq_forward(x: Tensor, scale: float, low: int, high: int, strength: float) -> Tensor:
+def lsq_forward(x: Tensor, shift: Tensor | None, scale: float, low: int, high: int, strength: float) -> Tensor:
     """The forward formula of `ste.LsqQuantise` for one scale a map."""
     y = torch.empty_like(x)
-    _call_typed("mpqt_lsq_forward", x, *_rows(x), x, _FLOAT(scale), _FLOAT(low), _FLOAT(high), _FLOAT(strength), y)
+    _call_typed("mpqt_lsq_forward", x, *_rows(x), x, _shift(x, shift), *_lsq(scale, low, high, strength), y)
     return y
 
 
-def lsq_backward(g: Tensor, x: Tensor, scale: float, low: int, high: int, strength: float) -> tuple[Tensor, Tensor]:
-    """Gradient of x, and the sum (1,) that the scale's gradient is a multiple of."""
-    dx, total = torch.empty_like(x), torch.empty(1)
-    _call_typed("mpqt_lsq_backward", x, *_rows(x), g, x, _FLOAT(scale), _FLOAT(low), _FLOAT(high), _FLOAT(strength), dx, total)
-    return dx, total
+def lsq_backward(
+    g: Tensor, x: Tensor, shift: Tensor | None, scale: float, low: int, high: int, strength: float
+) -> tuple[Tensor, Tensor]:
+    """Gradient of x, and (2, C) sums: of that gradient, and of what the scale's gradient is a multiple of."""
+    dx, sums = torch.empty_like(x), torch.empty(2, x.shape[1])
+    _call_typed("mpqt_lsq_backward", x, *_rows(x), g, x, _shift(x, shift), *_lsq(scale, low, high, strength), dx, sums)
+    return dx, sums
+
+
+def _shift(x: Tensor, shift: Tensor | None) -> Tensor:
+    return torch.zeros(x.shape[1]) if shift is None else _numbers(shift)
+
+
+def _lsq(*numbers: float) -> list[Any]:
+    return [_FLOAT(number) for number in numbers]
 
 
 def pool_forward(x: Tensor, repeat: int) -> Tensor:

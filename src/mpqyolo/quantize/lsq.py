@@ -105,7 +105,7 @@ class LsqActivation(Lsq):
 
     def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         low, high = self.limits
-        return LsqQuantise.apply(self.shifted(x), self.scale, low, high, 1 / math.sqrt(x.numel() * high), strength)
+        return LsqQuantise.apply(x, self.scale, low, high, 1 / math.sqrt(x.numel() * high), strength, self.shift)
 
     @property
     def threshold(self) -> Tensor:

@@ -95,33 +95,46 @@ def binary_scale(w: Tensor) -> Tensor:
 
 
 class LsqQuantise(Function):
-    """LSQ (Esser et al. 2020). Forward: t*s*clamp(floor(x/s + 1/2), low, high) + (1-t)*f(x), f = ReLU if low is 0, else identity.
+    """LSQ (Esser et al. 2020). Forward: t*s*clamp(floor(u/s + 1/2), low, high) + (1-t)*f(u), f = ReLU if low is 0, else identity.
 
-    Backward to x: g inside the range, 0 outside (and (1-t)*g where f passes). Backward to s:
-    sum g*(q - x/s inside, low or high outside) * gradient_scale, the caller's 1/sqrt(n*high). s broadcasts against x.
+    u = x - shift; shift: (1, C, 1, 1) of a map, or None. Backward to x: g inside the range, 0 outside (and (1-t)*g where f
+    passes). Backward to s: sum g*(q - u/s inside, low or high outside) * gradient_scale, the caller's 1/sqrt(n*high). s broadcasts
+    against x.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int, gradient_scale: float, strength: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        low: int,
+        high: int,
+        gradient_scale: float,
+        strength: float,
+        shift: Tensor | None = None,
+    ) -> Tensor:
         ctx.setting = low, high, gradient_scale, strength
         if scale.dim() == 0 and fused.usable(x):
             x = fused.packed(x)
-            ctx.save_for_backward(x, scale)
-            return fused.lsq_forward(x, float(scale), low, high, strength)
-        ctx.save_for_backward(x, scale)
-        y = torch.div(x.float(), scale).add_(0.5).floor_().clamp_(low, high).mul_(scale)
+            ctx.save_for_backward(x, scale, shift)
+            return fused.lsq_forward(x, shift, float(scale), low, high, strength)
+        ctx.save_for_backward(x, scale, shift)
+        u = x.float() if shift is None else x.float() - shift
+        y = torch.div(u, scale).add_(0.5).floor_().clamp_(low, high).mul_(scale)
         if strength != 1:
-            y = y.mul_(strength).add_(x.clamp(min=0) if low == 0 else x, alpha=1 - strength)
+            y = y.mul_(strength).add_(u.clamp(min=0) if low == 0 else u, alpha=1 - strength)
         return y.to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        x, scale = ctx.saved_tensors
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None, Tensor | None]:
+        x, scale, shift = ctx.saved_tensors
         low, high, gradient_scale, strength = ctx.setting
         if scale.dim() == 0 and fused.usable(x):
-            dx, total = fused.lsq_backward(fused.packed(g), x, float(scale), low, high, strength)
-            return dx, total.mul_(gradient_scale * strength).view(()), None, None, None, None
-        v = torch.div(x.float(), scale)
+            dx, sums = fused.lsq_backward(fused.packed(g), x, shift, float(scale), low, high, strength)
+            d_shift = None if shift is None else -sums[0].view_as(shift)
+            return dx, sums[1].sum().mul_(gradient_scale * strength), None, None, None, None, d_shift
+        u = x.float() if shift is None else x.float() - shift
+        v = torch.div(u, scale)
         clamped = v.clamp(low, high)
         grad_scale = None
         if ctx.needs_input_grad[1]:
@@ -130,9 +143,11 @@ class LsqQuantise(Function):
             grad_scale = _sum_to(error.mul_(g).float(), scale.shape).mul_(gradient_scale * strength)
         inside = (clamped == v).float()
         if strength != 1:
-            passes = x.gt(0).float() if low == 0 else torch.ones_like(inside)
+            passes = u.gt(0).float() if low == 0 else torch.ones_like(inside)
             inside.mul_(strength).add_(passes, alpha=1 - strength)
-        return inside.mul_(g).to(x.dtype), grad_scale, None, None, None, None
+        dx = inside.mul_(g)
+        d_shift = None if shift is None else _over_channels(dx).neg_().view_as(shift)
+        return dx.to(x.dtype), grad_scale, None, None, None, None, d_shift
 
 
 def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
