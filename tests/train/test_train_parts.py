@@ -23,12 +23,12 @@ def test_ema_averages_parameters_copies_buffers_and_fresh_scales() -> None:
     nn.init.constant_(model[0].weight, 2.0)
     nn.init.constant_(model[1].weight, 5.0)
     model[1].running_mean.fill_(3.0)
-    ema.update(model, decay=0.9, fresh={"1.weight"})
+    ema.update(decay=0.9, fresh={"1.weight"})
     weight = 1 - 2 / 11  # the first update after a restart: (1 + 1) / (10 + 1) of the old average stays
     assert torch.allclose(ema.model[0].weight, torch.full((1, 2), 1 + weight))
     assert ema.model[1].weight.item() == 5.0 and ema.model[1].running_mean.item() == 3.0
     for _ in range(200):
-        ema.update(model, decay=0.9)
+        ema.update(decay=0.9)
     assert torch.allclose(ema.model[0].weight, model[0].weight)
     assert not any(p.requires_grad for p in ema.model.parameters())
 

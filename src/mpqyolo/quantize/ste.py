@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from mpqyolo.quantize import fused
 
+_ABOVE_ONE = 1 + 2**-23  # the next float32
 STE_KINDS = ("clip", "polynomial", "identity")
 
 
@@ -80,13 +81,14 @@ class BinariseWeight(Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, strength: float) -> Tensor:
         ctx.save_for_backward(w)
-        y = sign(w).mul_(binary_scale(w))
+        scale = binary_scale(w)
+        y = torch.where(w.ge(0), scale, -scale)
         return y if strength == 1 else y.mul_(strength).add_(w, alpha=1 - strength)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (w,) = ctx.saved_tensors
-        return g * w.abs().le(1), None
+        return torch.ops.aten.hardtanh_backward(g, w, -_ABOVE_ONE, _ABOVE_ONE), None  # one pass; it wants |w| below its limits
 
 
 def binary_scale(w: Tensor) -> Tensor:

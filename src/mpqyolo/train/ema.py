@@ -20,26 +20,25 @@ class Ema:
     def __init__(self, model: nn.Module) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.updates = 0
+        self.of = model
+        mine, theirs = self.model.named_parameters(), model.parameters()
+        self.pairs = [(name, own, other) for (name, own), other in zip(mine, theirs, strict=True)]
 
     def restart(self) -> None:
         """Follow closely again: called when a stage begins."""
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, model: nn.Module, decay: float, fresh: Collection[str] = ()) -> None:
+    def update(self, decay: float, fresh: Collection[str] = ()) -> None:
         """Take in the model after a step. Parameters named in `fresh` (scales that were just set anew) are copied."""
         self.updates += 1
         weight = 1 - min(decay, (1 + self.updates) / (10 + self.updates))
-        theirs = dict(model.named_parameters())
-        averaged: list[tuple[Tensor, Tensor]] = []
-        for name, mine in self.model.named_parameters():
+        for name, mine, other in self.pairs:
             if name in fresh:
-                mine.copy_(theirs[name])
-            else:
-                averaged.append((mine.data, theirs[name].data))
-        torch._foreach_lerp_([mine for mine, _ in averaged], [other for _, other in averaged], weight)
-        for buffer, other in zip(self.model.buffers(), model.buffers(), strict=True):
-            buffer.copy_(other)
+                mine.copy_(other)
+        averaged = [pair for pair in self.pairs if pair[0] not in fresh]
+        torch._foreach_lerp_([mine for _, mine, _ in averaged], [other for _, _, other in averaged], weight)
+        torch._foreach_copy_(list(self.model.buffers()), list(self.of.buffers()))
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

@@ -157,7 +157,7 @@ class _Loop:
         run.scaler.update()
         if stage.freeze_oscillating:
             run.oscillation.update(stage.freeze_oscillating)
-        run.ema.update(run.model, recipe.ema_decay if stage.ema_decay is None else stage.ema_decay, fresh)
+        run.ema.update(recipe.ema_decay if stage.ema_decay is None else stage.ema_decay, fresh)
 
         position.step += 1
         position.batch += 1
