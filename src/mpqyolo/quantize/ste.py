@@ -100,8 +100,8 @@ class LsqQuantise(Function):
     """LSQ (Esser et al. 2020). Forward: t*s*clamp(floor(u/s + 1/2), low, high) + (1-t)*f(u), f = ReLU if low is 0, else identity.
 
     u = x - shift; shift: (1, C, 1, 1) of a map, or None. Backward to x: g inside the range, 0 outside (and (1-t)*g where f
-    passes). Backward to s: sum g*(q - u/s inside, low or high outside) * gradient_scale, the caller's 1/sqrt(n*high). s broadcasts
-    against x.
+    passes). Backward to s: sum g*(q - u/s inside, low or high outside) * gradient_scale, the caller's 1/sqrt(n*high).
+    s broadcasts against x.
     """
 
     @staticmethod
