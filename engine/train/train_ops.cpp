@@ -25,6 +25,9 @@ T* out(void* p) {
 
 }  // namespace
 
+// Of these functions' arguments; changes with them, and with VERSION in fused.py.
+extern "C" __attribute__((visibility("default"))) int mpqt_version() { return 2; }
+
 // bf16: 0 for float32 maps, 1 for bfloat16.
 // parallel: GOMP_parallel, or null for one thread.
 MPQT mpqt_threads(int threads, mpqt::Parallel parallel) {

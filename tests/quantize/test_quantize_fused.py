@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mpqyolo.core.errors import ConfigError
 from mpqyolo.detector.blocks import RPReLU
 from mpqyolo.quantize import fused
 from mpqyolo.quantize.convolve import conv2d
@@ -20,6 +21,12 @@ SHAPES = [(2, 16, 6, 10), (2, 8, 6, 8), (1, 3, 4, 2), (3, 33, 8, 8), (2, 64, 20,
 
 def test_the_library_is_built() -> None:
     assert fused._library() is not None, "build it: cmake -S engine -B build/engine && cmake --build build/engine"
+
+
+def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "VERSION", fused.VERSION + 1)
+    with pytest.raises(ConfigError, match="build it again"):
+        fused._library.__wrapped__()
 
 
 def both(monkeypatch: pytest.MonkeyPatch, work: Callable[..., Tensor], *inputs: Tensor) -> list[list[Tensor]]:

@@ -39,6 +39,10 @@ class BitPolicy:
         """The same policy with further rules that are asked first."""
         return BitPolicy(self.name + "+", tuple(rules) + self.rules)
 
+    def after(self, *rules: tuple[str, Bits]) -> BitPolicy:
+        """The policy of this name whose rules are these, and then its own."""
+        return BitPolicy(self.name, tuple(rules) + self.rules)
+
     def regions(self) -> dict[str, Bits]:
         """Bits that each region has where no finer rule speaks: what a model card prints."""
         return {region: self.bits(f"{region}.*") for region in REGIONS}
@@ -48,11 +52,16 @@ def _by_region(name: str, stem: Bits, backbone: Bits, neck: Bits, predict: Bits)
     return BitPolicy(name, (("stem*", stem), ("backbone*", backbone), ("neck*", neck), ("predict*", predict)))
 
 
+# The backbone's layers at strides 4 and 8, of family mpq and of family paper.
+_EARLY = ("backbone.stage4.*", "backbone.stage8.*", "backbone.down2*", "backbone.c2.*", "backbone.down3*", "backbone.c3.*")
+
+
 POLICIES = {
     policy.name: policy
     for policy in (
         # The stem reads pixels, which have 8 bits wherever the policy does not ask for fewer.
         _by_region("default", Bits(8, 8), Bits(1, 1), Bits(4, 4), Bits(8, 4)),
+        _by_region("mixed", Bits(8, 8), Bits(1, 1), Bits(4, 4), Bits(8, 4)).after(*((layers, Bits(1, 2)) for layers in _EARLY)),
         _by_region("paper", Bits(4, 4), Bits(1, 1), Bits(4, 4), Bits(4, 4)),
         _by_region("w1a2", Bits(8, 8), Bits(1, 2), Bits(4, 4), Bits(8, 4)),
         _by_region("w1a4", Bits(8, 8), Bits(1, 4), Bits(4, 4), Bits(8, 4)),

@@ -18,21 +18,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpqyolo.core.errors import ConfigError
 from mpqyolo.runtime._load import places
 
 _NAME = "libmpqtrain.so"
+VERSION = 2  # of the functions' arguments, as in engine/train/train_ops.cpp
 _FLOAT, _INT = ctypes.c_float, ctypes.c_int64
 
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The library: of environment variable MPQ_TRAIN_OPS (a path, or "none"), of the package, or of a development build."""
+    """The library: of environment variable MPQ_TRAIN_OPS (a path, or "none"), of the package, or of a development build.
+
+    Raises ConfigError for one that was built from other sources than these.
+    """
     chosen = os.environ.get("MPQ_TRAIN_OPS")
     if chosen == "none" or not torch.cpu._is_avx2_supported():
         return None
     for place in [Path(chosen)] if chosen else places(_NAME):
         if place.is_file():
-            return ctypes.CDLL(str(place))
+            library = ctypes.CDLL(str(place))
+            if getattr(library, "mpqt_version", int)() != VERSION:
+                raise ConfigError(f"{place}: was built from other sources than this package's; build it again (HACKING.md)")
+            return library
     return None
 
 
