@@ -10,7 +10,6 @@ namespace {
 
 using namespace mpqt;
 
-constexpr int64_t kSpan = 256;   // steps of one pass: 16 KB of weights, which stay in L1 while the pixels of a block go by
 constexpr int64_t kPixels = 96;  // pixels of a block: their inputs stay in L2 while the channels of the result go by
 
 // x in a border of `pad` zeros, until the next call; x itself where pad is 0.

@@ -7,7 +7,6 @@ namespace mpqt::winograd {
 namespace {
 
 constexpr int kTile = 4, kSide = 6, kPlaces = kSide * kSide, kLane = 8;
-constexpr int64_t kSpan = 256;          // steps of one pass, whose weights stay in L1
 constexpr int64_t kPad = 16;            // floats between places, so that they do not share the same few lines of L1
 constexpr int64_t kGradient = 1 << 22;  // bytes of tiles at a time for the gradient of the filters
 
