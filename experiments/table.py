@@ -40,6 +40,8 @@ SCORES = {  # keys of an entry, and their columns
     "packed_test_map50": "packed test",
     "packed_both_map50": "packed val+test",
 }
+TAUGHT = "_taught"  # how roles of runs with a teacher end
+FEW = 100  # photos: a smaller test set is judged together with val
 SEEDS = 10  # seeds 0.. that an entry may have
 FAMILIES = ("n", "s", "m", "paper-n", "paper-s", "paper-m")
 
@@ -126,7 +128,7 @@ def costs(known: Mapping[str, Any]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for name in FAMILIES:
         for classes in (80, 20):
-            for policy in ("default", "paper", *(("w1a2", "w4a4") if name in ("n", "s") else ())):
+            for policy in ("default", "paper", *(("mixed", "w1a2", "w4a4") if name in ("n", "s") else ())):
                 place = f"{name}/{classes}/{policy}"
                 keys = ("size_bytes", "size_ratio", "ops", "ops_ratio", "ops_ratio_elementwise", "elementwise_ops", "macs")
                 found = known[place] if place in known else describe(name, classes, (640, 640), policy)
@@ -193,15 +195,27 @@ def page(document: dict[str, Any]) -> str:
 
 
 def summary(document: dict[str, Any]) -> str:
-    """The block in the README: test mAP50 of the float networks and of the packed file, and its size."""
-    lines = [table_row(("data", "float YOLOv5", "float twin", "packed", "bytes")), "|---" * 5 + "|"]
+    """The block in the README: mAP50 of every packed file beside its float networks, and its size."""
+    columns = ("data", "policy", "float YOLOv5", "float twin", "packed", "of the twin", "bytes")
+    lines = [table_row(columns), "|---" * len(columns) + "|"]
     for data, models in document["results"].items():
         for model, roles in models.items():
-            scores = [percent(roles.get(role, {}).get("test_map50")) for role in ("yolov5", "float_twin")]
-            packed = roles.get("mpq", {})
-            size = f"{packed['bytes']:,}" if "bytes" in packed else ""
-            lines.append(table_row((f"{data}, {model}", *scores, percent(packed.get("packed_test_map50")), size)))
-    lines += ["", "mAP50 on test photos, in percent; commands, budgets and misses: [docs/results.md](docs/results.md)."]
+            for role, entry in roles.items():
+                if "packed_test_map50" not in entry:
+                    continue
+                taught = TAUGHT if role.endswith(TAUGHT) else ""
+                few = "both_" if entry["test_images"] < FEW else "test_"
+                floats = [roles.get(name, {}).get(f"{few}map50") for name in ("yolov5", f"float_twin{taught}")]
+                score = entry[f"packed_{few}map50"]
+                share = f"{score / floats[1]:.2f}" if floats[1] else ""
+                name = f"{data}, {model}" + (", with a teacher" if taught else "")
+                scores = (*map(percent, floats), percent(score))
+                lines.append(table_row((name, entry["policy"], *scores, share, f"{entry['bytes']:,}")))
+    lines += [
+        "",
+        "mAP50 in percent on test photos (vehicles_oi: val and test together, 188 photos); commands, budgets and misses: "
+        "[docs/results.md](docs/results.md).",
+    ]
     costs = [document["costs"][f"{name}/80/default"] for name in ("n", "s")]
     ratios = [f"{cost['size_ratio']:.1f} times smaller, {cost['ops_ratio']:.1f} times fewer operations" for cost in costs]
     lines += [f"Against the float YOLOv5 of its size at 80 classes, n is {ratios[0]}, and s {ratios[1]}."]
