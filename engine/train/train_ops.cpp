@@ -26,7 +26,7 @@ T* out(void* p) {
 }  // namespace
 
 // Of these functions' arguments; changes with them, and with VERSION in fused.py.
-extern "C" __attribute__((visibility("default"))) int mpqt_version() { return 2; }
+extern "C" __attribute__((visibility("default"))) int mpqt_version() { return 3; }
 
 // bf16: 0 for float32 maps, 1 for bfloat16.
 // parallel: GOMP_parallel, or null for one thread.
@@ -104,6 +104,16 @@ MPQT mpqt_lsq_backward(int bf16, int64_t rows, int64_t n, const void* g, const v
     using T = typename decltype(d)::T;
     lsq_backward<decltype(d)>(rows, n, in<T>(g), in<T>(x), shift, scale, low, high, t, out<T>(dx), sums);
   });
+}
+
+MPQT mpqt_lsq_rows_forward(int64_t rows, int64_t n, const float* x, const float* scale, float low, float high, float t,
+                           float* y) {
+  lsq_rows_forward(rows, n, x, scale, low, high, t, y);
+}
+
+MPQT mpqt_lsq_rows_backward(int64_t rows, int64_t n, const float* g, const float* x, const float* scale, float low, float high,
+                            float t, float* dx, float* sums) {
+  lsq_rows_backward(rows, n, g, x, scale, low, high, t, dx, sums);
 }
 
 MPQT mpqt_pool_forward(int bf16, int64_t images, int64_t h, int64_t w, int64_t n, int64_t repeat, const void* x, void* y) {

@@ -130,6 +130,16 @@ def test_lsq(low: int, high: int, strength: float, dtype: torch.dtype, monkeypat
         agree(both(monkeypatch, shifted, x, scale, shift), dtype)
 
 
+@pytest.mark.parametrize("high", [7, 127])
+@pytest.mark.parametrize("strength", [1.0, 0.25])
+def test_lsq_of_weights(high: int, strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in SHAPES:
+        (x,) = maps(shape, torch.float32)
+        scale = torch.rand(shape[0], 1, 1, 1) * 0.1 + 0.05
+        assert fused.by_rows(x, scale)
+        agree(both(monkeypatch, lambda x, s: LsqQuantise.apply(x, s, -high, high, 0.1, strength), x, scale), torch.float32)
+
+
 @pytest.mark.parametrize("repeat", [1, 2, 3])
 def test_pool(repeat: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for shape in SHAPES:

@@ -22,7 +22,7 @@ from mpqyolo.core.errors import ConfigError
 from mpqyolo.runtime._load import places
 
 _NAME = "libmpqtrain.so"
-VERSION = 2  # of the functions' arguments, as in engine/train/train_ops.cpp
+VERSION = 3  # of the functions' arguments, as in engine/train/train_ops.cpp
 _FLOAT, _INT = ctypes.c_float, ctypes.c_int64
 
 
@@ -190,6 +190,26 @@ def lsq_backward(
     dx, sums = torch.empty_like(x), torch.empty(2, x.shape[1])
     _call_typed("mpqt_lsq_backward", x, *_rows(x), g, x, _shift(x, shift), *_lsq(scale, low, high, strength), dx, sums)
     return dx, sums
+
+
+def lsq_rows_forward(x: Tensor, scale: Tensor, low: int, high: int, strength: float) -> Tensor:
+    """The same for weights (O, C, kh, kw), packed, with a scale for each of O; low is below 0."""
+    y, rows = torch.empty_like(x), _INT(x.shape[0])
+    _call("mpqt_lsq_rows_forward", rows, _INT(x[0].numel()), x, _numbers(scale), *_lsq(low, high, strength), y)
+    return y
+
+
+def lsq_rows_backward(g: Tensor, x: Tensor, scale: Tensor, low: int, high: int, strength: float) -> tuple[Tensor, Tensor]:
+    """Gradient of x, and (O,) sums that the scales' gradients are multiples of."""
+    dx, sums, rows = torch.empty_like(x), torch.empty(x.shape[0]), _INT(x.shape[0])
+    _call("mpqt_lsq_rows_backward", rows, _INT(x[0].numel()), g, x, _numbers(scale), *_lsq(low, high, strength), dx, sums)
+    return dx, sums
+
+
+def by_rows(x: Tensor, scale: Tensor) -> bool:
+    """Whether `lsq_rows_forward` can take these."""
+    each = scale.dim() == 4 and scale.shape[0] == scale.numel() == x.shape[0]
+    return each and x.dtype == torch.float32 and usable(x)
 
 
 def _shift(x: Tensor, shift: Tensor | None) -> Tensor:

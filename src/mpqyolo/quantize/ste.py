@@ -120,6 +120,10 @@ class LsqQuantise(Function):
             x = fused.packed(x)
             ctx.save_for_backward(x, scale, shift)
             return fused.lsq_forward(x, shift, float(scale), low, high, strength)
+        if low < 0 and shift is None and fused.by_rows(x, scale):
+            x = fused.packed(x)
+            ctx.save_for_backward(x, scale, shift)
+            return fused.lsq_rows_forward(x, scale, low, high, strength)
         ctx.save_for_backward(x, scale, shift)
         u = x.float() if shift is None else x.float() - shift
         y = torch.div(u, scale).add_(0.5).floor_().clamp_(low, high).mul_(scale)
@@ -135,6 +139,9 @@ class LsqQuantise(Function):
             dx, sums = fused.lsq_backward(fused.packed(g), x, shift, float(scale), low, high, strength)
             d_shift = None if shift is None else -sums[0].view_as(shift)
             return dx, sums[1].sum().mul_(gradient_scale * strength), None, None, None, None, d_shift
+        if low < 0 and shift is None and fused.by_rows(x, scale):
+            dx, sums = fused.lsq_rows_backward(fused.packed(g), x, scale, low, high, strength)
+            return dx, sums.mul_(gradient_scale * strength).view_as(scale), None, None, None, None, None
         u = x.float() if shift is None else x.float() - shift
         v = torch.div(u, scale)
         clamped = v.clamp(low, high)
