@@ -92,7 +92,7 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
         pack(run, packed, name=chosen.name)
         entry["bytes"] = packed.stat().st_size
         sources["packed_"] = packed
-    val, test = (load(str(data_root / chosen.data), split) for split in ("val", "test"))
+    val, test = (load(str(data_root / chosen.data), split, recipe.model.classes or None) for split in ("val", "test"))
     datasets = {"val": val, "test": test, "both": replace(val, split="val+test", items=(*val.items, *test.items))}
     for prefix, source in sources.items():
         size = (recipe.image_size, recipe.image_size)
