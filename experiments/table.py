@@ -93,7 +93,9 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
         entry["bytes"] = packed.stat().st_size
         sources["packed_"] = packed
     val, test = (load(str(data_root / chosen.data), split, recipe.model.classes or None) for split in ("val", "test"))
-    datasets = {"val": val, "test": test, "both": replace(val, split="val+test", items=(*val.items, *test.items))}
+    datasets = {"val": val, "test": test}
+    if len(test.items) < FEW:
+        datasets["both"] = replace(val, split="val+test", items=(*val.items, *test.items))
     for prefix, source in sources.items():
         size = (recipe.image_size, recipe.image_size)
         find = open_predictor(str(source), size, 0.001, 2, as_trained=True)
