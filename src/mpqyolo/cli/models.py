@@ -65,11 +65,18 @@ def _show(row: dict[str, Any]) -> None:
         ("classes", ", ".join(row["classes"])),
         ("trained", _recipe(card.get("recipe"))),
         ("data", card.get("data", "not stated")),
-        ("teacher", card.get("teacher", "its own float network")),
+        ("teacher", card.get("teacher") or _teacher(card.get("recipe"))),
         ("licence", card.get("licence", "not stated")),
         ("sha256", row["sha256"]),
     ):
         print(f"  {key:<8} {value}")
+
+
+def _teacher(recipe: Any) -> str:
+    if not isinstance(recipe, Mapping):
+        return "not stated"
+    own = any(stage.get("distil") for stage in recipe.get("stages", ()))
+    return recipe.get("teacher", {}).get("path") or ("its own float network" if own else "none")
 
 
 def _recipe(recipe: Any) -> str:

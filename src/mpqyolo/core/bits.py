@@ -35,13 +35,9 @@ class BitPolicy:
                 return bits
         raise ConfigError(f"policy '{self.name}' has no rule for layer '{layer}'; add a pattern that matches it")
 
-    def with_rules(self, *rules: tuple[str, Bits]) -> BitPolicy:
-        """The same policy with further rules that are asked first."""
-        return BitPolicy(self.name + "+", tuple(rules) + self.rules)
-
-    def after(self, *rules: tuple[str, Bits]) -> BitPolicy:
-        """The policy of this name whose rules are these, and then its own."""
-        return BitPolicy(self.name, tuple(rules) + self.rules)
+    def with_rules(self, *rules: tuple[str, Bits], name: str = "") -> BitPolicy:
+        """The same policy with further rules that are asked first. name: its name, else the old one with a plus."""
+        return BitPolicy(name or self.name + "+", tuple(rules) + self.rules)
 
     def regions(self) -> dict[str, Bits]:
         """Bits that each region has where no finer rule speaks: what a model card prints."""
@@ -56,12 +52,13 @@ def _by_region(name: str, stem: Bits, backbone: Bits, neck: Bits, predict: Bits)
 _EARLY = ("backbone.stage4.*", "backbone.stage8.*", "backbone.down2*", "backbone.c2.*", "backbone.down3*", "backbone.c3.*")
 
 
+# The stem reads pixels, which have 8 bits wherever the policy does not ask for fewer.
+_ONE_BIT = _by_region("default", Bits(8, 8), Bits(1, 1), Bits(4, 4), Bits(8, 4))
 POLICIES = {
     policy.name: policy
     for policy in (
-        # The stem reads pixels, which have 8 bits wherever the policy does not ask for fewer.
-        _by_region("default", Bits(8, 8), Bits(1, 1), Bits(4, 4), Bits(8, 4)),
-        _by_region("mixed", Bits(8, 8), Bits(1, 1), Bits(4, 4), Bits(8, 4)).after(*((layers, Bits(1, 2)) for layers in _EARLY)),
+        _ONE_BIT,
+        _ONE_BIT.with_rules(*((layers, Bits(1, 2)) for layers in _EARLY), name="mixed"),
         _by_region("paper", Bits(4, 4), Bits(1, 1), Bits(4, 4), Bits(4, 4)),
         _by_region("w1a2", Bits(8, 8), Bits(1, 2), Bits(4, 4), Bits(8, 4)),
         _by_region("w1a4", Bits(8, 8), Bits(1, 4), Bits(4, 4), Bits(8, 4)),
