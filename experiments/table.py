@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from common import HERE, Experiment, commit, experiments, machine, percent, places, studies, table_row
+from curves import draw_curves
 from speed import speed_lines, speed_sentence, training_lines
 from tradeoff import tradeoff_lines
 
 from mpqyolo.cli.info import describe
 from mpqyolo.cli.resolve import open_predictor
 from mpqyolo.data.formats import load
-from mpqyolo.evaluate import evaluate
+from mpqyolo.evaluate import detect, score_detections
 from mpqyolo.pack.pack import pack
-from mpqyolo.train.checkpoint import BEST
+from mpqyolo.train.checkpoint import BEST, load_tensors
 from mpqyolo.train.recipe_file import run_recipe
 
 DOCS = HERE.parent / "docs"
@@ -56,6 +57,7 @@ def judge(chosen: Experiment, runs: Mapping[int, Path], data_root: Path, earlier
     latest = next(iter(new.values()))
     numbers = [key for key, value in latest.items() if isinstance(value, float)]
     seeds = kept(earlier, chosen, "seeds") | new
+    kept_keys = (*numbers, "curve", "weights_of")
     return {
         "run": chosen.name,
         "command": f"python experiments/run.py {chosen.name} --seed SEED",
@@ -67,7 +69,7 @@ def judge(chosen: Experiment, runs: Mapping[int, Path], data_root: Path, earlier
         "finished": all(entry["curve"][-1][0] == recipe.epochs for entry in seeds.values()),
         **latest,
         **{key: sum(entry[key] for entry in seeds.values()) / len(seeds) for key in numbers},
-        "seeds": {seed: {key: entry[key] for key in (*numbers, "curve")} for seed, entry in sorted(seeds.items())},
+        "seeds": {seed: {key: entry[key] for key in kept_keys if key in entry} for seed, entry in sorted(seeds.items())},
     }
 
 
@@ -83,8 +85,11 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
     with (run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     entry: dict[str, Any] = {
-        "hours": round(float(rows[-1]["seconds"]) / 3600, 2),
-        "curve": [[int(row["epoch"]), round(float(row["map50"]), 4)] for row in rows if row.get("map50")],
+        "hours": hours(rows[-1]),
+        "curve": [
+            [int(row["epoch"]), round(float(row["map50"]), 4), hours(row), row["stage"]] for row in rows if row.get("map50")
+        ],
+        "weights_of": load_tensors(run / BEST)[1]["epoch"],
     }
     sources: dict[str, Path] = {"": run / BEST}
     if recipe.model.policy != "float":
@@ -99,12 +104,18 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
     for prefix, source in sources.items():
         size = (recipe.image_size, recipe.image_size)
         find = open_predictor(str(source), size, 0.001, 2, as_trained=True)
+        found = {split: detect(find.over(datasets[split].classes), datasets[split]) for split in ("val", "test")}
+        found["both"] = found["val"] + found["test"]
         for split, dataset in datasets.items():
-            result = evaluate(find.over(dataset.classes), dataset)
+            result = score_detections(found[split], dataset)
             scores = {"map50": result.map50, "map": result.map, "voc_ap50": result.voc_ap50}
             entry |= {f"{prefix}{split}_{key}": float(score) for key, score in scores.items()}
             entry[f"{split}_images"] = result.images
     return entry
+
+
+def hours(row: Mapping[str, str]) -> float:
+    return round(float(row["seconds"]) / 3600, 3)
 
 
 def study_entry(chosen: Experiment, runs: Path, earlier: dict[str, Any]) -> dict[str, Any] | None:
@@ -150,6 +161,8 @@ def run_row(name: str, entry: dict[str, Any]) -> str:
     """One run's row in docs/results.md."""
     epochs = entry["epochs"] if entry["finished"] else f"{entry['curve'][-1][0]} of {entry['epochs']}, unfinished"
     seeds = list(entry.get("seeds", {"0": entry}).values())
+    early = [seed["weights_of"] for seed in seeds if seed.get("weights_of", entry["epochs"]) != entry["epochs"]]
+    epochs = f"{epochs}, weights of {', '.join(map(str, early))}" if early else epochs
     scores = [spread([seed[key] for seed in seeds if key in seed]) for key in SCORES]
     size = f"{entry['bytes']:,}" if "bytes" in entry else ""
     return table_row([name, f"`{entry['run']}`", entry["policy"], epochs, len(seeds), *scores, size, f"{entry['hours']:.2f}"])
@@ -162,7 +175,8 @@ def page(document: dict[str, Any]) -> str:
         "# Results",
         "",
         f"Written by `python experiments/table.py` ({about['date']}, commit {about['commit']}, {about['machine']}); "
-        "the figures are in `results.json`. Weights are chosen on val; mAP50 is COCO's (101 points) in percent; "
+        "the figures are in `results.json`. Weights are those of the last epoch, or of the epoch that a "
+        "row names, which was better on val; mAP50 is COCO's (101 points) in percent; "
         "`packed` is the `.mpqy` file in the engine. Of several seeds: mean ± half the range. Studies: the "
         "last epoch; the loss is that of the training photos, a teacher's prices included.",
     ]
@@ -182,6 +196,7 @@ def page(document: dict[str, Any]) -> str:
             words = ", ".join(f"`{word}`" for word in own) or f"recipe `{entry['recipe']}`"
             loss = f"{sum(losses) / len(losses):.2f}" if losses else ""
             lines.append(table_row([variant, percent(sum(values) / len(values)), ", ".join(map(percent, values)), loss, words]))
+    lines += draw_curves(document["results"], DOCS)
     lines += tradeoff_lines()
     lines += speed_lines(DOCS / "latency")
     lines += training_lines(DOCS / "training_speed.json")

@@ -205,7 +205,7 @@ def test_two_processes_hold_the_same_weights(squares: Path, tmp_path: Path) -> N
 
 def test_nan_stops_the_run_with_the_layers_name(squares: Path, tmp_path: Path) -> None:
     class Poison(Reporter):
-        def begin(self, steps: int, step: int, batch: int) -> None:
+        def begin(self, *_: Any) -> None:
             with torch.no_grad():
                 runs[0].model.get_parameter("neck." + name).fill_(float("nan"))
 

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from mpqyolo.core.errors import CheckpointError
-from mpqyolo.train import checkpoint, curves
+from mpqyolo.train import checkpoint, curves, log
 from mpqyolo.train.ema import Ema, reestimate_bn
 from mpqyolo.train.optim import load_optimiser_state, make_optimiser, optimiser_state, set_rate
 from mpqyolo.train.oscillation import Oscillation, Weight
 from mpqyolo.train.recipe import OptimiserPart
+from mpqyolo.train.recipe_file import load_recipe
 
 
 def test_ema_averages_parameters_copies_buffers_and_fresh_scales() -> None:
@@ -132,3 +133,17 @@ def test_a_broken_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as fault:
             checkpoint.load_tensors(checkpoint.find(path))
         assert "\n" not in str(fault.value) and str(tmp_path) in str(fault.value)
+
+
+def test_time_left_counts_pixels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten epochs of two steps: five at 160 px, ten seconds each, have passed; the five at 320 px are four times the work."""
+    recipe = load_recipe("float", ["epochs=10", "image_size=320", "grow=[[0.5, 160]]"], data={"path": "."})
+    pixels = [recipe.side(epoch) ** 2 for epoch in range(10) for _ in range(2)]
+    clock = [0.0]
+    monkeypatch.setattr(log.time, "monotonic", lambda: clock[0])
+    reporter = log.TerminalReporter()
+    reporter.begin(20, 0, 16, lambda step: recipe.share(step / 2))
+    assert [recipe.share(step / 2) for step in (0, 10, 20)] == [0, sum(pixels[:10]) / sum(pixels), 1]
+    clock[0] = 100.0
+    reporter.step(10, "float", 1.0, 0.5)
+    assert "step 10/20  loss 1.000  mAP 0.500  1.6 images/s  6m 40s left" in capsys.readouterr().err

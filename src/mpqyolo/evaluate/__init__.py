@@ -2,6 +2,6 @@
 
 from mpqyolo.evaluate.names import class_map, rename
 from mpqyolo.evaluate.parity import Difference, first_difference
-from mpqyolo.evaluate.score import Predict, Result, evaluate, score_detections
+from mpqyolo.evaluate.score import Predict, Result, detect, evaluate, score_detections
 
-__all__ = ["Difference", "Predict", "Result", "class_map", "evaluate", "first_difference", "rename", "score_detections"]
+__all__ = ["Difference", "Predict", "Result", "class_map", "detect", "evaluate", "first_difference", "rename", "score_detections"]

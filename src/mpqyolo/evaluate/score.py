@@ -41,7 +41,14 @@ class Result:
 
 
 def evaluate(predict: Predict, dataset: Dataset, batch: int = 16, progress: Callable[[int, int], None] | None = None) -> Result:
-    """Run `predict` over all photos, `batch` at a time, and score what it finds.
+    """What `score_detections` says of what `detect` finds; the same arguments and errors."""
+    return score_detections(detect(predict, dataset, batch, progress), dataset)
+
+
+def detect(
+    predict: Predict, dataset: Dataset, batch: int = 16, progress: Callable[[int, int], None] | None = None
+) -> list[Detections]:
+    """Run `predict` over all photos, `batch` at a time: one Detections each, in their order.
 
     predict: list of (h, w, 3) uint8 RGB photos -> one Detections each, in pixels of the photo, class_id as in `dataset.classes`
     (others are left out). For comparable figures it returns everything above a score of about 0.01 or less.
@@ -58,7 +65,7 @@ def evaluate(predict: Predict, dataset: Dataset, batch: int = 16, progress: Call
         detections += found
         if progress:
             progress(len(detections), len(dataset))
-    return score_detections(detections, dataset)
+    return detections
 
 
 def score_detections(detections: list[Detections], dataset: Dataset) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -16,8 +16,8 @@ _PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
 class Reporter:
     """Says nothing: for processes beside the first, and for tests. Subclasses show what they are told."""
 
-    def begin(self, steps: int, step: int, batch: int) -> None:
-        """Training starts at `step` of `steps`, with `batch` images a step."""
+    def begin(self, steps: int, step: int, batch: int, share: Callable[[int], float]) -> None:
+        """Training starts at `step` of `steps`, with `batch` images a step. share: of all work, what lies before a step, 0..1."""
 
     def step(self, step: int, stage: str, loss: float, score: float | None) -> None:
         """A step is done; `score` is the last evaluation's mAP, None before the first."""
@@ -51,12 +51,13 @@ class TerminalReporter(Reporter):
         )
         self.task = self.bar.add_task("train", total=1, stage="", text="")
         self.steps = self.batch = self.first = 0
+        self.share: Callable[[int], float] = float
         self.started = self.spoke = time.monotonic()
         self.idle = 0.0  # seconds that went into evaluation
         self.paused: float | None = None
 
-    def begin(self, steps: int, step: int, batch: int) -> None:
-        self.steps, self.batch, self.first = steps, batch, step
+    def begin(self, steps: int, step: int, batch: int, share: Callable[[int], float]) -> None:
+        self.steps, self.batch, self.first, self.share = steps, batch, step, share
         self.started, self.idle = time.monotonic(), 0.0
         self.bar.update(self.task, total=steps, completed=step)
         self.bar.start()
@@ -66,8 +67,9 @@ class TerminalReporter(Reporter):
         if self.paused is not None:
             self.idle += now - self.paused
             self.paused = None
-        pace = (step - self.first) / max(1e-6, now - self.started - self.idle)
-        left = (self.steps - step) / max(pace, 1e-9)
+        spent = max(1e-6, now - self.started - self.idle)
+        pace = (step - self.first) / spent
+        left = spent * (1 - self.share(step)) / max(1e-9, self.share(step) - self.share(self.first))
         known = "" if score is None else f"mAP {score:.3f}  "
         text = f"loss {loss:.3f}  {known}{pace * self.batch:.1f} images/s  {duration(left)} left"
         if self.live:

@@ -117,7 +117,7 @@ class _Loop:
 
     def go(self) -> None:
         run, position, recipe = self.run, self.run.position, self.run.recipe
-        self.report.begin(run.plan.steps, position.step, recipe.batch)
+        self.report.begin(run.plan.steps, position.step, recipe.batch, lambda step: recipe.share(step / len(run.loader)))
         while position.epoch < recipe.epochs and not position.finished:
             mosaic = position.epoch < recipe.epochs - recipe.mosaic_off_epochs
             for batch in run.loader.epoch(position.epoch, position.batch, mosaic, recipe.side(position.epoch)):

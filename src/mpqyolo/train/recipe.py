@@ -172,6 +172,12 @@ class Recipe(_Part):
         """Side of the training input in this epoch (from 0), px."""
         return next((side for share, side in self.grow if epoch < share * self.epochs), self.image_size)
 
+    def share(self, epochs: float) -> float:
+        """How much of the work, 0..1, is done after this many epochs: an epoch's work goes with the pixels of its images."""
+        pixels = [self.side(epoch) ** 2 for epoch in range(self.epochs)]
+        whole = int(epochs)
+        return (sum(pixels[:whole]) + sum(pixels[whole : whole + 1]) * (epochs - whole)) / sum(pixels)
+
     def listens(self, stage: Stage) -> bool:
         """Whether the stage learns from the teacher."""
         return stage.distil or self.teacher.always
