@@ -56,6 +56,10 @@ def test_maps_that_meet_share_a_quantiser() -> None:
 
 def test_float_has_no_quantisers_and_odd_wishes_are_refused() -> None:
     assert handles(tiny("float")) == []
+    model = build_model("mpq", "n", ["a"], **TINY)
+    apply_policy(model, policy("float").with_rules(("backbone.stage32.*", Bits(1, 32))))
+    found = handles(model)
+    assert found and all(h.name.startswith("backbone.stage32.") and (h.part, h.bits) == ("weight", 1) for h in found)
     with pytest.raises(ConfigError, match="unknown switch 'scales'"):
         tiny(scales=1)
     model = build_model("mpq", "n", ["a"], **TINY)

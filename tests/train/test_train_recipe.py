@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mpqyolo.core.errors import ConfigError
 from mpqyolo.train import toml
+from mpqyolo.train.checkpoint import make_model
 from mpqyolo.train.recipe_file import load_recipe, names, run_recipe, save_recipe
 
 
@@ -96,3 +97,9 @@ def test_inputs_grow() -> None:
     for wrong in ("[[0.5, 100]]", "[[1.5, 160]]", "[[0.5, 224], [0.4, 160]]"):
         with pytest.raises(ConfigError, match="grow"):
             load_recipe("float", [f"grow={wrong}"])
+
+
+def test_a_rule_must_match_a_layer() -> None:
+    part = load_recipe("direct", ["model.rules=[['backbone.stage64.*', 1, 32]]", "model.classes=['a']"]).model
+    with pytest.raises(ConfigError, match=r"no layer is called 'backbone\.stage64\.\*'; there are: .*backbone\.stage32"):
+        make_model(part)

@@ -40,7 +40,7 @@ def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
         raise ConfigError(f"unknown switch '{min(unknown)}' in model.switches; known: {', '.join(SWITCHES)}")
     settings = SWITCHES | switches
     convs = {name: m for name, m in model.named_modules() if isinstance(m, QuantConv2d)}
-    if all(bits == 32 for name in ("stem", "backbone", "neck", "predict") for bits in policy.bits(f"{name}.*")):
+    if all(bits == 32 for _, pair in policy.rules for bits in pair):
         return
     if not any(isinstance(m, StreamConv) for m in model.modules()):
         raise ConfigError(f"this family has no quantisers; train it with policy 'float', not '{policy.name}', or choose another")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mpqyolo.core.bits import BitPolicy, Bits, policy
-from mpqyolo.core.errors import CheckpointError
+from mpqyolo.core.errors import CheckpointError, ConfigError
 from mpqyolo.detector.model import build_model
 from mpqyolo.quantize.apply import apply_policy
 from mpqyolo.train.files import part_of, settle
@@ -48,10 +49,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def make_model(part: ModelPart) -> nn.Module:
-    """The detector that a recipe describes: fresh weights, quantisers of its policy in place at strength 0."""
+    """The detector that a recipe describes: fresh weights, quantisers of its policy in place at strength 0.
+
+    Raises ConfigError for a model.rules pattern that no layer matches, and whatever build_model and apply_policy raise.
+    """
     if not part.classes:
         raise CheckpointError("model.classes is empty: this recipe has not been through a training run")
     model = build_model(part.family, part.size, part.classes, **part.options)
+    layers = [name for name, _ in model.named_modules()]
+    for pattern, _, _ in part.rules:
+        if not fnmatch.filter(layers, pattern):
+            known = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in layers if "." in name))
+            raise ConfigError(f"model.rules: no layer is called '{pattern}'; there are: {known}, and what lies below them")
     apply_policy(model, model_policy(part), **part.switches)
     return model
 
