@@ -163,7 +163,7 @@ def test_an_unfinished_run_is_refused(change: Any, words: str, trained: dict[str
     assert not (tmp_path / "m.mpqy").exists()
 
 
-@pytest.mark.parametrize("bits", ["default", "mixed", "paper", "w1a2", "w1a4", "w4a4"])
+@pytest.mark.parametrize("bits", ["default", "mixed", "paper", "w1a2", "w1a4", "deep", "w4a4"])
 def test_graph_of_a_network_with_random_weights(bits: str) -> None:
     network = build_model("mpq", "n", tuple("abc"))
     apply_policy(network, policy(bits))

@@ -25,7 +25,7 @@ def tiny(name: str = "default", family: str = "mpq", **switches):
 
 
 @pytest.mark.parametrize("family", ["mpq", "paper"])
-@pytest.mark.parametrize("name", ["default", "mixed", "paper", "w1a2", "w1a4", "w4a4"])
+@pytest.mark.parametrize("name", ["default", "mixed", "paper", "w1a2", "w1a4", "deep", "w4a4"])
 def test_every_convolution_has_the_bits_of_the_policy(name: str, family: str) -> None:
     model, wanted = tiny(name, family), policy(name)
     found = handles(model)

@@ -43,7 +43,7 @@ def bench(
     classes
         Classes of a network with random weights.
     policy
-        Bits of a network with random weights: default, mixed, w1a2, w1a4, w4a4, paper.
+        Bits of a network with random weights: default, mixed, w1a2, w1a4, deep, w4a4, paper.
     seconds
         How long to measure, at least.
     isa

@@ -31,7 +31,7 @@ def info(
     image_size
         Side of the network's input in px, or HEIGHTxWIDTH; multiples of 32. As the model says if not given, else 640.
     policy
-        Bits of a network with random weights: default, mixed, w1a2, w1a4, w4a4, paper.
+        Bits of a network with random weights: default, mixed, w1a2, w1a4, deep, w4a4, paper.
     """
     document = describe(model, classes, parse_size(image_size), policy)
     if json:

@@ -65,7 +65,7 @@ def train(
         A TOML file, or pnq (the default), tuned, direct, two-step, w4a4, float. What is given on the command line comes
         after it.
     policy
-        Bits: default, mixed, w1a2, w1a4, w4a4, paper, float. The recipes w4a4 and float bring their own.
+        Bits: default, mixed, w1a2, w1a4, deep, w4a4, paper, float. The recipes w4a4 and float bring their own.
     family
         mpq, paper or yolov5, if --model is a bare size.
     classes

@@ -53,6 +53,7 @@ _EARLY = ("backbone.stage4.*", "backbone.stage8.*", "backbone.down2*", "backbone
 
 
 # The stem reads pixels, which have 8 bits wherever the policy does not ask for fewer.
+_W1A4 = _by_region("w1a4", Bits(8, 8), Bits(1, 4), Bits(4, 4), Bits(8, 4))
 _ONE_BIT = _by_region("default", Bits(8, 8), Bits(1, 1), Bits(4, 4), Bits(8, 4))
 POLICIES = {
     policy.name: policy
@@ -61,7 +62,9 @@ POLICIES = {
         _ONE_BIT.with_rules(*((layers, Bits(1, 2)) for layers in _EARLY), name="mixed"),
         _by_region("paper", Bits(4, 4), Bits(1, 1), Bits(4, 4), Bits(4, 4)),
         _by_region("w1a2", Bits(8, 8), Bits(1, 2), Bits(4, 4), Bits(8, 4)),
-        _by_region("w1a4", Bits(8, 8), Bits(1, 4), Bits(4, 4), Bits(8, 4)),
+        _W1A4,
+        # Near the input layers are narrow: few bytes, and of a trained network they bear one bit least (study `places`).
+        _W1A4.with_rules(*((layers, Bits(4, 4)) for layers in _EARLY), name="deep"),
         _by_region("w4a4", Bits(8, 8), Bits(4, 4), Bits(4, 4), Bits(8, 4)),
         _by_region("float", Bits(32, 32), Bits(32, 32), Bits(32, 32), Bits(32, 32)),
     )
