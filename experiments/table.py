@@ -42,6 +42,7 @@ SCORES = {  # keys of an entry, and their columns
     "packed_both_map50": "packed val+test",
 }
 TAUGHT = "_taught"  # how roles of runs with a teacher end
+SAID = {"sign": ", fixed sign"}  # what the README says of a role beside its policy
 FEW = 100  # photos: a smaller test set is judged together with val
 SEEDS = 10  # seeds 0.. that an entry may have
 FAMILIES = ("n", "s", "m", "paper-n", "paper-s", "paper-m")
@@ -103,7 +104,7 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
         datasets["both"] = replace(val, split="val+test", items=(*val.items, *test.items))
     for prefix, source in sources.items():
         size = (recipe.image_size, recipe.image_size)
-        find = open_predictor(str(source), size, 0.001, 2, as_trained=True)
+        find = open_predictor(str(source), size, 0.001, 2, as_trained=not prefix)
         found = {split: detect(find.over(datasets[split].classes), datasets[split]) for split in ("val", "test")}
         found["both"] = found["val"] + found["test"]
         for split, dataset in datasets.items():
@@ -168,6 +169,14 @@ def run_row(name: str, entry: dict[str, Any]) -> str:
     return table_row([name, f"`{entry['run']}`", entry["policy"], epochs, len(seeds), *scores, size, f"{entry['hours']:.2f}"])
 
 
+def how(entry: dict[str, Any]) -> str:
+    """One run's command and what its recipe changes."""
+    run = experiments()[entry["run"]]
+    words = [f"{what} {file}" for what, file in (("from", run.start), ("teacher", run.teacher)) if file]
+    changes = ", ".join(f"`{word}`" for word in (*words, *entry["set"]))
+    return f"- `{entry['command']}`: recipe `{entry['recipe']}`, {changes}"
+
+
 def page(document: dict[str, Any]) -> str:
     """docs/results.md."""
     about = document["about"]
@@ -185,6 +194,7 @@ def page(document: dict[str, Any]) -> str:
         columns = ("model", "run", "policy", "epochs", "seeds", *SCORES.values(), "bytes", "hours")
         lines += [table_row(columns), "|---" * len(columns) + "|"]
         lines += [run_row(f"{model} {role}", entry) for model, roles in models.items() for role, entry in roles.items()]
+        lines += ["", *(how(entry) for roles in models.values() for entry in roles.values())]
         images = next(iter(next(iter(models.values())).values()))
         lines += ["", f"val: {images['val_images']} photos, test: {images['test_images']} photos."]
     for name, variants in document.get("studies", {}).items():
@@ -225,7 +235,7 @@ def summary(document: dict[str, Any]) -> str:
                 floats = [roles.get(name, {}).get(f"{few}map50") for name in ("yolov5", f"float_twin{taught}")]
                 score = entry[f"packed_{few}map50"]
                 share = f"{score / floats[1]:.2f}" if floats[1] else ""
-                name = f"{data}, {model}" + (", with a teacher" if taught else "")
+                name = f"{data}, {model}" + (", with a teacher" if taught else "") + SAID.get(role, "")
                 scores = (*map(percent, floats), percent(score))
                 lines.append(table_row((name, entry["policy"], *scores, share, f"{entry['bytes']:,}")))
     lines += [

@@ -26,7 +26,7 @@ from mpqyolo.runtime.session import Model, Session
 
 DOCS = HERE.parent / "docs"
 WARM_UP = 3  # rounds
-COLOURS = {"mpq": "#1f6f4a", "mixed": "#2a5f9f", "w1a2": "#2f8f8f", "w1a4": "#6f9f3f", "w4a4": "#b4552d"}
+COLOURS = {"mpq": "#1f6f4a", "sign": "#1f6f4a", "mixed": "#2a5f9f", "w1a2": "#2f8f8f", "w1a4": "#6f9f3f", "w4a4": "#b4552d"}
 
 
 def median_ms(sessions: list[Session], rounds: int) -> list[float]:

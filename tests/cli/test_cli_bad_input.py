@@ -119,3 +119,22 @@ def test_bad_options(words: tuple[str, ...], tmp_path: Path):
 def test_what_cannot_be_written(packed: Path, odd: Path, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     assert "file" in refused("predict", packed, odd / "a_grey.png", "--out", tmp_path / "file")
+
+
+def test_options_that_would_count_for_nothing_are_refused(packed: Path, squares: Path, tmp_path: Path):
+    for words in (("info", packed, "--policy", "w1a2"), ("info", packed, "--classes", 3), ("bench", packed, "--policy", "w1a2")):
+        assert f"{words[2]} is for networks with random weights" in refused(*words)
+    assert "--classes is for networks with random weights" in refused("predict", packed, squares / "images", "--classes", 3)
+    assert "is for runs and checkpoints" in refused("val", packed, "--data", squares, "--as-trained")
+    assert "leave --policy out" in refused("info", "yolov5n", "--policy", "w1a2")
+    assert "policy 'float' has no integers" in refused("info", "n", "--policy", "float")
+    assert "name at least one class" in refused("val", packed, "--data", squares, "--only", "")
+    assert "name at least one class" in refused("train", "--data", squares, "--out", tmp_path / "new", "--classes", ",")
+    assert not (tmp_path / "new").exists()
+
+
+def test_numbers_out_of_range(packed: Path, squares: Path, tmp_path: Path):
+    assert "--batch 0: must be 1..1024" in refused("val", packed, "--data", squares, "--batch", 0)
+    assert "--workers 0: must be 1..64" in refused("check", squares, "--workers", 0)
+    assert "--threads 0: must be 1..64" in refused("bench", packed, "--threads", 0)
+    assert "there is no such run" in refused("pack", tmp_path / "nothing", "--out", tmp_path / "x.mpqy")

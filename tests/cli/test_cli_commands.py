@@ -10,6 +10,9 @@ import pytest
 from cli_call import call, refused
 from train_squares import TINY
 
+from mpqyolo.core.bits import POLICIES
+from mpqyolo.train.recipe_file import names
+
 COMMANDS = ("check", "train", "val", "pack", "predict", "info", "bench", "models")
 
 
@@ -20,6 +23,17 @@ def test_help_and_version():
         assert command in everything
         page = call(command, "--help")
         assert page.code == 0 and "--json" in page.out
+
+
+def test_help_lists_what_there_is():
+    page = " ".join(call("train", "--help").out.replace("│", " ").split())
+    for name in (*names(), *POLICIES):
+        assert f" {name}," in page or f" {name};" in page or f" {name}." in page or f" {name} (" in page, name
+
+
+def test_info_shows_all_bits_of_a_region():
+    for policy, bits in (("mixed", "backbone 1/2 and 1/1,"), ("deep", "backbone 4/4 and 1/4,"), ("w1a2", "backbone 1/2,")):
+        assert bits in call("info", "n", "--policy", policy).out
 
 
 def test_check(squares: Path, tmp_path: Path):

@@ -27,7 +27,10 @@ CODE_BITS = {"b1": 1, "u4": 4, "u8": 8, "s16": 16}
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One operator call. Bits are 0 without weights. weight_bytes: at true width; constant_bytes: all else that it stores."""
+    """One operator call. weight_bits is 0 without weights. weight_bytes: at true width; constant_bytes: all else that it stores.
+
+    planes: how many 1-bit maps are multiplied to serve as one of more bits; macs counts each.
+    """
 
     name: str
     op: str
@@ -38,6 +41,7 @@ class LayerCost:
     output_shape: tuple[int, ...]
     constant_bytes: int = 0
     elementwise: Mapping[str, int] = field(default_factory=dict)
+    planes: int = 1
 
     @property
     def mac_bits(self) -> int:
@@ -152,6 +156,7 @@ def layer_cost(graph: Graph, node: Node) -> LayerCost:
         output_shape=shape,
         constant_bytes=sum(c.nbytes_packed for c in stored.values()),
         elementwise=elementwise(graph, node),
+        planes=planes(node) if weight else 1,
     )
 
 

@@ -18,7 +18,7 @@ DONE, PARTLY, FAULT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 HELP = """Detectors with a 1-bit backbone and a 4-bit neck and head: train, pack into one small file, run on a plain CPU.
 
 The usual order is check, train, pack, predict. MODEL is a `.mpqy` file, a run folder, a checkpoint, a name that
-`mpqyolo models` lists, or a YOLOv5 `.pt` (val also takes `.onnx`).
+`mpqyolo models` lists, or a YOLOv5 `.pt` (val and predict also take `.onnx`).
 
 Exit codes: 0 done; 1 done, but some photos failed or faults were found; 2 a fault that you can mend, named in one line.
 """

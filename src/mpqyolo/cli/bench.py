@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpqyolo.cli.console import Json, emit, parse_size, say
-from mpqyolo.cli.resolve import graph_model, resolve
+from mpqyolo.cli.resolve import RandomPolicy, check_threads, graph_model, only_random, resolve
 from mpqyolo.core.errors import ConfigError
 
 WARM_UP = 0.3  # share of the measured time that runs before it, uncounted
@@ -22,8 +22,8 @@ def bench(
     *,
     image_size: str | None = None,
     threads: int = 1,
-    classes: int = 80,
-    policy: str | None = None,
+    classes: int | None = None,
+    policy: RandomPolicy = None,
     seconds: float = 2.0,
     isa: str | None = None,
     json: Json = False,
@@ -41,9 +41,7 @@ def bench(
     threads
         Threads for the network.
     classes
-        Classes of a network with random weights.
-    policy
-        Bits of a network with random weights: default, mixed, w1a2, w1a4, deep, w4a4, paper.
+        How many classes a network with random weights has; 80 if not given.
     seconds
         How long to measure, at least.
     isa
@@ -68,7 +66,7 @@ def measure(
     model: str,
     size: tuple[int, int] | None = None,
     threads: int = 1,
-    classes: int = 80,
+    classes: int | None = None,
     policy: str | None = None,
     seconds: float = 2.0,
     isa: str | None = None,
@@ -78,6 +76,7 @@ def measure(
 
     if not 0 < seconds <= 3600:
         raise ConfigError(f"--seconds {seconds:g}: must be above 0 and at most 3600")
+    check_threads(threads)
     height, width = size or (None, None)
     session = Session(_open(model, size, classes, policy), height, width, threads, isa=isa)
     about = session.info
@@ -104,10 +103,11 @@ def measure(
     }
 
 
-def _open(model: str, size: tuple[int, int] | None, classes: int, policy: str | None) -> Any:
+def _open(model: str, size: tuple[int, int] | None, classes: int | None, policy: str | None) -> Any:
     from mpqyolo.runtime.session import Model
 
     ref = resolve(model)
+    only_random(ref, classes=classes, policy=policy)
     if ref.kind == "packed":
         return Model(ref.path)
     from mpqyolo.format.writer import dumps

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mpqyolo.cli.console import Json, Progress, emit, say
+from mpqyolo.core.errors import ConfigError
 
 
 def check(data: Path, /, *, workers: int = 2, json: Json = False) -> int:
@@ -21,6 +22,8 @@ def check(data: Path, /, *, workers: int = 2, json: Json = False) -> int:
     workers
         Threads that decode photos.
     """
+    if not 1 <= workers <= 64:
+        raise ConfigError(f"--workers {workers}: must be 1..64")
     from mpqyolo.data.check import check as check_data
 
     with Progress("checking", "photos") as progress:

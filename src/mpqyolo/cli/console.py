@@ -49,9 +49,12 @@ def explain_missing(fault: ModuleNotFoundError) -> str:
     return f"this command needs the package {fault.name}: pip install 'mpqyolo[{extra}]'"
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Names from an option, with commas between them."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def names(text: str, option: str) -> tuple[str, ...]:
+    """Names from an option, with commas between them. Raises ConfigError if there are none."""
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise ConfigError(f"{option} '{text}': name at least one class, like {option} person,car")
+    return found
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

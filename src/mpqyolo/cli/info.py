@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpqyolo.cli.console import Json, emit, parse_size
-from mpqyolo.cli.resolve import Reference, graph_model, resolve
+from mpqyolo.cli.resolve import RandomPolicy, Reference, graph_model, numbered, only_random, resolve
 from mpqyolo.core.errors import ConfigError
 
 
@@ -13,9 +13,9 @@ def info(
     model: str,
     /,
     *,
-    classes: int = 80,
+    classes: int | None = None,
     image_size: str | None = None,
-    policy: str | None = None,
+    policy: RandomPolicy = None,
     json: Json = False,
 ) -> int:
     """What a model costs: parameters, bytes, multiply-accumulates by bits, element-wise work, layer by layer.
@@ -27,11 +27,9 @@ def info(
     model
         A `.mpqy` file, a run folder or checkpoint, a YOLOv5 `.pt`, or a name (see `mpqyolo models`).
     classes
-        Classes of a network with random weights.
+        How many classes a network with random weights has; 80 if not given.
     image_size
         Side of the network's input in px, or HEIGHTxWIDTH; multiples of 32. As the model says if not given, else 640.
-    policy
-        Bits of a network with random weights: default, mixed, w1a2, w1a4, deep, w4a4, paper.
     """
     document = describe(model, classes, parse_size(image_size), policy)
     if json:
@@ -41,7 +39,9 @@ def info(
     return 0
 
 
-def describe(model: str, classes: int = 80, size: tuple[int, int] | None = None, policy: str | None = None) -> dict[str, Any]:
+def describe(
+    model: str, classes: int | None = None, size: tuple[int, int] | None = None, policy: str | None = None
+) -> dict[str, Any]:
     """The document of `mpqyolo info --json`. size: (height, width) px."""
     from mpqyolo.account.cost import cost
     from mpqyolo.account.yolov5 import MULTIPLES, ratios, yolov5
@@ -50,9 +50,12 @@ def describe(model: str, classes: int = 80, size: tuple[int, int] | None = None,
     if ref.kind == "onnx":
         raise ConfigError(f"{model}: the bits of an ONNX file are not counted; give a packed file, a checkpoint or a name")
     if ref.family == "yolov5" or ref.kind == "published":
-        yolo_size, classes = (ref.size, classes) if ref.kind == "random" else _published(ref)
-        total = yolov5(yolo_size, classes, size or (640, 640)).cost()
-        about: dict[str, Any] = {"family": "yolov5", "size": yolo_size, "classes": classes, "bits": "float32"}
+        only_random(ref, classes=classes)
+        if policy is not None:
+            raise ConfigError(f"--policy {policy}: {model} is float; leave --policy out")
+        yolo_size, count = (ref.size, len(numbered(classes))) if ref.kind == "random" else _published(ref)
+        total = yolov5(yolo_size, count, size or (640, 640)).cost()
+        about: dict[str, Any] = {"family": "yolov5", "size": yolo_size, "classes": count, "bits": "float32"}
         about["image_size"] = list(size or (640, 640))
     else:
         packed, file_bytes = graph_model(model, size, classes, policy)
@@ -84,7 +87,7 @@ def _show(document: dict[str, Any]) -> None:
     height, width = document["image_size"]
     print(f"{'layer':<32} {'op':<11} {'bits W/A':>8} {'MACs':>14} {'weight bytes':>12}  output")
     for layer in document["layers"]:
-        bits = f"{layer['weight_bits']}/{layer['activation_bits']}" if layer["weight_bits"] else f"-/{layer['activation_bits']}"
+        bits = _bits(layer)
         shape = "x".join(map(str, layer["output_shape"]))
         print(f"{layer['name']:<32} {layer['op']:<11} {bits:>8} {layer['macs']:>14,} {layer['weight_bytes']:>12,}  {shape}")
     print()
@@ -92,7 +95,10 @@ def _show(document: dict[str, Any]) -> None:
         f"{document['model']}: {document['family']} {document['size']}, {document['classes']} classes, input {height}x{width} px"
     )
     if isinstance(document["bits"], dict):
-        regions = ", ".join(f"{region} {weight}/{activation}" for region, (weight, activation) in document["bits"].items())
+        found = {
+            region: [x for x in document["layers"] if x["weight_bits"] and _region(x) == region] for region in document["bits"]
+        }
+        regions = ", ".join(f"{region} {' and '.join(dict.fromkeys(map(_bits, layers)))}" for region, layers in found.items())
         print(f"bits (weights/activations): {regions}   policy {document['policy']}")
     print(f"parameters       {document['parameters']:>16,}")
     print(f"size             {document['size_bytes']:>16,} bytes{_times(document['size_ratio'], 'smaller')}")
@@ -107,6 +113,14 @@ def _show(document: dict[str, Any]) -> None:
     print(f"{document['formula']}\nelement-wise: {document['elementwise_rule']}")
     if document.get("card"):
         print("\n" + format_card(document["card"]))
+
+
+def _bits(layer: dict[str, Any]) -> str:
+    return f"{layer['weight_bits'] or '-'}/{layer['activation_bits'] * layer['planes']}"
+
+
+def _region(layer: dict[str, Any]) -> str:
+    return str(layer["name"]).partition(".")[0]
 
 
 def _times(ratio: float | None, what: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpqyolo.cli.console import Json, Progress, emit, parse_size, say
+from mpqyolo.core.errors import ConfigError
 
 
 def pack(
@@ -35,6 +36,10 @@ def pack(
     name
         Name of the model in its card.
     """
+    if not run.exists():
+        raise ConfigError(
+            f"{run}: there is no such run folder or checkpoint; models that come with the package are packed already"
+        )
     from mpqyolo.pack.pack import pack as pack_run
 
     size = parse_size(image_size)

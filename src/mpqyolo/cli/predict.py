@@ -33,7 +33,7 @@ def predict(
     threads: int = 1,
     image_size: str | None = None,
     iou: float | None = None,
-    classes: int = 80,
+    classes: int | None = None,
     verify: Verify = False,
     json: Lines = False,
 ) -> int:
@@ -58,7 +58,7 @@ def predict(
     iou
         Overlap above which boxes of a class suppress each other; as the model says if not given.
     classes
-        Classes of a network with random weights.
+        How many classes a network with random weights has; 80 if not given.
     """
     if not 0 <= min_score <= 1:
         raise ConfigError(f"--min-score {min_score:g}: must be 0..1")

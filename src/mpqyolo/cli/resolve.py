@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
+
+from mpqyolo.core.bits import POLICIES
 from mpqyolo.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 _PREFIX = {"mpq": "", "paper": "paper-", "yolov5": "yolov5"}
 RANDOM = {prefix + size: (family, size) for family, prefix in _PREFIX.items() for size in "nsm"}
 POLICY = {"mpq": "default", "paper": "paper", "yolov5": "float"}
+_BITS = ", ".join(name for name in POLICIES if name != "float")
+_POLICY = f"Bits of a network with random weights: {_BITS}. If not given, paper for paper-n, paper-s and paper-m, else default."
+RandomPolicy = Annotated[str | None, Parameter(help=_POLICY)]
 MAGIC = b"MPQY"
 SUFFIXES = {".mpqy": "packed", ".safetensors": "checkpoint", ".pt": "published", ".pth": "published", ".onnx": "onnx"}
 
@@ -63,7 +69,7 @@ def open_predictor(
     image_size: tuple[int, int] | None,
     min_score: float,
     threads: int,
-    classes: int = 80,
+    classes: int | None = None,
     iou: float | None = None,
     as_trained: bool = False,
 ) -> Predictor:
@@ -73,9 +79,11 @@ def open_predictor(
     """
     from mpqyolo.evaluate import predictors
 
-    if not 1 <= threads <= 64:
-        raise ConfigError(f"--threads {threads}: must be 1..64")
+    check_threads(threads)
     ref = resolve(text)
+    only_random(ref, classes=classes)
+    if as_trained and ref.kind != "checkpoint":
+        raise ConfigError(f"--as-trained is for runs and checkpoints, and {text} is none")
     options: dict[str, Any] = {"image_size": image_size, "min_score": min_score, "threads": threads, "iou": iou}
     if ref.kind == "packed":
         return predictors.packed(ref.path, **options)
@@ -100,20 +108,37 @@ def open_predictor(
     return predictors.module(predictors.random_network(ref.family, ref.size, names, POLICY[ref.family]), names, **options)
 
 
-def numbered(classes: int) -> tuple[str, ...]:
-    """Names of classes that have none. Raises ConfigError for a number that no model can have."""
+def check_threads(threads: int) -> None:
+    """Raises ConfigError for a number that the engine does not take."""
+    if not 1 <= threads <= 64:
+        raise ConfigError(f"--threads {threads}: must be 1..64")
+
+
+def only_random(ref: Reference, **options: object) -> None:
+    """Raises ConfigError if one of these options is given (not None) though the model is no network with random weights."""
+    for name, value in options.items():
+        if value is not None and ref.kind != "random":
+            raise ConfigError(f"--{name} is for networks with random weights, like n; {ref.name} has its own")
+
+
+def numbered(classes: int | None) -> tuple[str, ...]:
+    """Names of classes that have none, COCO's 80 if nobody says how many. Raises ConfigError for what no model can have."""
+    classes = 80 if classes is None else classes
     if not 1 <= classes <= 1024:
         raise ConfigError(f"--classes {classes}: must be 1..1024")
     return tuple(str(k) for k in range(classes))
 
 
-def graph_model(text: str, image_size: tuple[int, int] | None, classes: int = 80, policy: str | None = None) -> tuple[Model, int]:
+def graph_model(
+    text: str, image_size: tuple[int, int] | None, classes: int | None = None, policy: str | None = None
+) -> tuple[Model, int]:
     """(integer graph at this image size, bytes of its file) of a packed, trained or random model. Raises MpqError."""
     from mpqyolo.format.reader import read_model
     from mpqyolo.format.writer import dumps
     from mpqyolo.graph.ops import resize
 
     ref = resolve(text)
+    only_random(ref, classes=classes, policy=policy)
     if ref.kind == "packed":
         model, size = read_model(ref.path), ref.path.stat().st_size
         return (replace(model, graph=resize(model.graph, *image_size)) if image_size else model), size
@@ -131,6 +156,8 @@ def graph_model(text: str, image_size: tuple[int, int] | None, classes: int = 80
         from mpqyolo.evaluate.predictors import random_network
 
         bits = policy or POLICY[ref.family]
+        if bits == "float":
+            raise ConfigError("policy 'float' has no integers to count or to run; give another, or yolov5n to `info`")
         network = random_network(ref.family, ref.size, numbered(classes), bits)
         height, width = image_size or (640, 640)
     model = graph_of(network, height if height == width else (height, width))

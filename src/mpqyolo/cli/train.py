@@ -9,11 +9,14 @@ from cyclopts import Parameter
 
 from mpqyolo.cli.console import Json, emit, names, say
 from mpqyolo.cli.resolve import RANDOM
+from mpqyolo.core.bits import POLICIES
 from mpqyolo.core.errors import ConfigError
 
 _SET = "Keys of the recipe to change: `key=value`, `section.key=value` or `stage.key=value`, the value in TOML; one or more."
 _FROM = "Weights to start from: a run folder, a checkpoint, or a YOLOv5 `.pt`. Rows of the predictions go by class name."
 _RESUME = "Go on with the run in --out, to the same numbers as if it had never stopped."
+_POLICY = f"Bits: {', '.join(POLICIES)}; default if not given. The recipes w4a4 and float bring their own."
+Policy = Annotated[str | None, Parameter(help=_POLICY)]
 Set = Annotated[tuple[str, ...], Parameter(name="--set", negative="", consume_multiple=True, show_default=False, help=_SET)]
 From = Annotated[str | None, Parameter(name="--from", help=_FROM)]
 Resume = Annotated[bool, Parameter(negative="", show_default=False, help=_RESUME)]
@@ -31,7 +34,7 @@ def train(
     resume: Resume = False,
     recipe: str | None = None,
     set_: Set = (),
-    policy: str | None = None,
+    policy: Policy = None,
     family: str | None = None,
     classes: str | None = None,
     seed: int | None = None,
@@ -54,18 +57,16 @@ def train(
     data
         The data set: VOC, COCO or YOLO. `mpqyolo check` first.
     model
-        n, s or m; or paper-n, paper-s, paper-m, yolov5n, yolov5s, yolov5m.
+        n (if not given), s or m; or paper-n, paper-s, paper-m, yolov5n, yolov5s, yolov5m.
     image_size
-        Side of the network's input in px, a multiple of 32.
+        Side of the network's square input in px, a multiple of 32; 320 if not given.
     epochs
-        How often each photo is seen, all stages together.
+        How often each photo is seen, all stages together; as the recipe says if not given: 100 in pnq.
     batch
-        Photos a step, over all processes.
+        Photos a step, over all processes; 16 if not given.
     recipe
-        A TOML file, or pnq (the default), tuned, direct, two-step, w4a4, float. What is given on the command line comes
-        after it.
-    policy
-        Bits: default, mixed, w1a2, w1a4, deep, w4a4, paper, float. The recipes w4a4 and float bring their own.
+        A TOML file, or pnq (the default), tuned, direct, two-step, w4a4, float, voc, coco. What is given on the command line
+        comes after it.
     family
         mpq, paper or yolov5, if --model is a bare size.
     classes
@@ -75,7 +76,7 @@ def train(
     device
         auto, cpu, cuda, cuda:1.
     workers
-        Threads that load photos.
+        Threads that load photos; 2 if not given.
     teacher
         Whom all stages learn from: a trained run or checkpoint, a TOML file that describes an ONNX detector, or NAME=FILE.onnx
         with a carried description: picodet-s, yolox-nano. Classes go by name; those that the teacher lacks learn from labels
@@ -128,7 +129,7 @@ def _model_section(model: str | None, family: str | None, policy: str | None, cl
     if section.get("family") == "yolov5":
         section.setdefault("policy", "float")
     if classes is not None:
-        section["classes"] = names(classes)
+        section["classes"] = names(classes, "--classes")
     return section
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from mpqyolo.cli.console import Json, Progress, emit, names, parse_size, say
 from mpqyolo.cli.resolve import open_predictor
+from mpqyolo.core.errors import ConfigError
 
 _AS_TRAINED = "Of a run or checkpoint, score the network as it was trained, not the integers that its file would hold."
 AsTrained = Annotated[bool, Parameter(negative="", show_default=False, help=_AS_TRAINED)]
@@ -25,7 +26,7 @@ def val(
     image_size: str | None = None,
     threads: int = 1,
     batch: int = 16,
-    classes: int = 80,
+    classes: int | None = None,
     iou: Annotated[float | None, Parameter(help="Overlap above which boxes of a class suppress each other.")] = None,
     as_trained: AsTrained = False,
     json: Json = False,
@@ -51,12 +52,14 @@ def val(
     batch
         Photos in hand at once.
     classes
-        Classes of a network with random weights.
+        How many classes a network with random weights has; 80 if not given.
     """
+    if not 1 <= batch <= 1024:
+        raise ConfigError(f"--batch {batch}: must be 1..1024")
     from mpqyolo.data.formats import load
     from mpqyolo.evaluate import evaluate
 
-    dataset = load(data, split, names(only) if only else None)
+    dataset = load(data, split, None if only is None else names(only, "--only"))
     predictor = open_predictor(model, parse_size(image_size), MIN_SCORE, threads, classes, iou, as_trained)
     find = predictor.over(dataset.classes)
     if missing := predictor.missing(dataset.classes):

@@ -22,7 +22,7 @@ class Bits(NamedTuple):
 class BitPolicy:
     """An ordered list of (pattern, bits); the first pattern that matches a layer's name decides.
 
-    Patterns are shell wildcards on dotted layer names, which start with their region: `backbone.2.*`.
+    Patterns are shell wildcards on dotted layer names, which start with their region: `backbone.stage8.*`.
     """
 
     name: str

@@ -61,9 +61,24 @@ def format_card(card: Mapping[str, Any]) -> str:
             if isinstance(item, Mapping):
                 lines.append(f"{indent}{text(key)}")
                 walk(item, indent + "  ")
+            elif isinstance(item, (list, tuple)) and any(isinstance(v, Mapping) for v in item):
+                lines.append(f"{indent}{text(key)}")
+                lines.extend(f"{indent}  {text(_short(v))}" for v in item)
+            elif isinstance(item, (list, tuple)) and any(isinstance(v, (list, tuple)) for v in item):
+                lines.append(f"{indent}{text(key):<{width}}  {text(_short(item))}")
             else:
                 shown = ", ".join(text(v) for v in item) if isinstance(item, (list, tuple)) else text(item)
                 lines.append(f"{indent}{text(key):<{width}}  {shown}")
 
     walk(card, "")
     return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    """One line of a nested value, without quotes."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        between = "; " if any(isinstance(item, Mapping) for item in value) else ", "
+        return f"[{between.join(map(_short, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

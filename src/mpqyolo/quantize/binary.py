@@ -20,7 +20,7 @@ class BinaryActivation(Quantiser):
     def __init__(self, channels: int, ste: str = "polynomial", shift: bool = True) -> None:
         super().__init__(bits=1)
         if ste not in STE_KINDS:
-            raise ConfigError(f"unknown STE '{ste}'; known: {', '.join(STE_KINDS)}")
+            raise ConfigError(f"unknown STE '{ste}'; known: lsq, {', '.join(STE_KINDS)}")
         self.ste = ste
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1), requires_grad=shift)
 
