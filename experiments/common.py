@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpqyolo.cli.resolve import RANDOM
+
 HERE = Path(__file__).parent
 
 
@@ -35,14 +37,17 @@ class Experiment:
     study: str = ""
 
     def sections(self, weights: Path, data_root: Path) -> dict[str, dict[str, Any]]:
-        """What the recipe says of places."""
+        """What the recipe says of the network's size and of places."""
+        family, size = RANDOM[self.model]
         model, _, file = self.teacher.partition("=")
         teacher = {"teacher": {"model": model, "path": str(weights / file), "always": True}} if self.teacher else {}
-        return {"data": {"path": str(data_root / self.data)}, **teacher}
+        return {"model": {"family": family, "size": size}, "data": {"path": str(data_root / self.data)}, **teacher}
 
-    def begin(self, weights: Path, runs: Path) -> Path | None:
+    def begin(self, weights: Path, runs: Path, seed: int) -> Path | None:
         """What its weights start from."""
-        return weights / self.start if self.start else runs / self.after if self.after else None
+        if self.start:
+            return weights / self.start
+        return experiments()[self.after].folder(runs, seed) if self.after else None
 
     def folder(self, runs: Path, seed: int = 0) -> Path:
         """Where its run with this seed lies."""

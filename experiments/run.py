@@ -26,12 +26,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     chosen = known[options.name]
     out = chosen.folder(options.runs, options.seed)
-    if (out / RUN_FILE).is_file():
-        train(None, out, resume=True, exact=folded)
-        return
     sections = chosen.sections(options.weights, options.data_root)
     recipe = load_recipe(chosen.recipe, [*chosen.set, f"seed={options.seed}"], **sections)
-    train(recipe, out, from_=chosen.begin(options.weights, options.runs), exact=folded)
+    begin = chosen.begin(options.weights, options.runs, options.seed)
+    train(recipe, out, resume=(out / RUN_FILE).is_file(), from_=begin, exact=folded)
 
 
 if __name__ == "__main__":

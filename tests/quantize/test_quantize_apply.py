@@ -140,9 +140,11 @@ def test_a_gain_of_zero_keeps_the_function() -> None:
 
 
 def test_like_silu() -> None:
-    act = RPReLU(1)
-    act.like_silu()
-    x = torch.linspace(-5, 5, 1001).view(1, 1, 1, -1)
-    weight = torch.exp(-x.square() / 4.5)
-    error = ((act(x) - torch.nn.functional.silu(x)).square() * weight).sum() / weight.sum()
-    assert float(error.detach()) < 0.076**2
+    """For each channel's own distribution; narrow ones are nearly straight there, so the error is small."""
+    act = RPReLU(3)
+    mean, std = torch.tensor([0.0, -1.0, 0.5]), torch.tensor([1.5, 1.0, -0.3])
+    act.like_silu(mean, std)
+    torch.manual_seed(0)
+    x = (mean[:, None] + std[:, None] * torch.randn(3, 20_000)).view(1, 3, 100, 200)
+    error = (act(x) - torch.nn.functional.silu(x)).square().mean((0, 2, 3)).sqrt()
+    assert [float(e) < limit for e, limit in zip(error.detach(), (0.078, 0.07, 0.016), strict=True)] == [True] * 3, error

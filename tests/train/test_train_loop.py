@@ -278,3 +278,16 @@ def test_a_teacher_from_another_run(squares: Path, tmp_path: Path) -> None:
     assert all(float(row["distil_score"]) > 0 for row in rows_of(tmp_path / "pupil"))
     assert isinstance(load_checkpoint(tmp_path / "pupil")[0](torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), Maps)
     assert isinstance(load_checkpoint(tmp_path / "float")[0], nn.Module)
+
+
+def test_its_own_network_does_not_teach_what_it_has_not_seen(squares: Path, tmp_path: Path) -> None:
+    """The float network learns from 32 px; when images become 64 px, halfway, it teaches no more, and the run says so."""
+    notes = Notes()
+    loop.train(tiny_recipe(squares, "pnq", "grow=[[0.5, 32]]"), tmp_path / "run", progress=notes)
+    assert any("learns from images of 32 px and teaches no more from epoch 4 on" in line for line in notes.said)
+    taught = [float(row["distil_score"] or 0) > 0 for row in rows_of(tmp_path / "run")]
+    assert taught == [False, True, True, False, False, False]
+    with torch.random.fork_rng():
+        said = Notes()
+        loop.train(tiny_recipe(squares, "pnq", "grow=[[0.1, 32]]"), tmp_path / "early", progress=said)
+    assert not any("teaches no more" in line for line in said.said)

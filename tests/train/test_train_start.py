@@ -11,9 +11,10 @@ from torch import nn
 from mpqyolo.core.errors import CheckpointError
 from mpqyolo.detector.yolov5 import YOLOv5
 from mpqyolo.detector.yolov5_load import PLACES
-from mpqyolo.train.checkpoint import make_model
-from mpqyolo.train.recipe_file import load_recipe
-from mpqyolo.train.start import load_start
+from mpqyolo.quantize.apply import handles
+from mpqyolo.train.checkpoint import BEST, make_model, save_tensors
+from mpqyolo.train.recipe_file import load_recipe, save_recipe
+from mpqyolo.train.start import fit_start, load_start
 
 
 class Published(nn.Module):
@@ -40,7 +41,7 @@ def test_published_weights_fill_the_body_and_the_classes_that_are_known(publishe
     recipe = load_recipe("float", overrides)
     model = make_model(recipe.model)
     fresh = model.predict.logit[0].weight[0].clone()
-    text = "\n".join(load_start(model, recipe))
+    text = "\n".join(load_start(model, recipe).notes)
     assert torch.equal(model.backbone.c4.cv3.conv.weight, theirs.backbone.c4.cv3.conv.weight)
     rows = theirs.predict.m[0].weight.unflatten(0, (3, 8))
     assert torch.allclose(model.predict.logit[0].weight[1], (rows[:, 5 + 1] + rows[:, 4]).mean(0))
@@ -52,3 +53,53 @@ def test_another_size_does_not_fit(published: tuple[Path, YOLOv5]) -> None:
     recipe = load_recipe("float", (f"start={published[0]}", "model.family=mpq", "model.classes=['blue']"))
     with pytest.raises(CheckpointError, match="another family or size"):
         load_start(make_model(recipe.model), recipe)
+
+
+def test_maps_keep_what_silu_gives_below_zero(published: tuple[Path, YOLOv5]) -> None:
+    """What a quantiser's ReLU would cut off: its shift begins where a channel's values begin, layer by layer."""
+    recipe = load_recipe("tuned", (f"start={published[0]}", "model.family=paper", "model.policy=w1a4", "model.classes=['red']"))
+    model = make_model(recipe.model)
+    started = load_start(model, recipe)
+    assert "backbone.c3.cv1.conv.input_quantiser.shift" in started.fresh and "neck.code3.shift" in started.fresh
+    torch.manual_seed(0)
+    batches = [torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8) for _ in range(2)]
+    fit_start(model, started.fresh, batches)
+    below = {}
+
+    def watch(name: str) -> None:
+        quantiser = model.get_submodule(name)
+        quantiser.register_forward_pre_hook(lambda m, x: below.update({name: float((x[0] < m.shift).float().mean())}))
+
+    names = [name.removesuffix(".shift") for name in started.fresh]
+    for name in names:
+        watch(name)
+    with torch.no_grad():
+        model(torch.cat(batches))
+    assert len(names) > 30 and max(below.values()) < 0.2 and sum(below.values()) / len(names) < 0.03
+    assert any(float(model.get_submodule(name).shift.detach().min()) < -0.05 for name in names)
+
+
+def trained(path: Path, policy: str, ste: str = "lsq") -> None:
+    """A run folder with a quantised network."""
+    recipe = load_recipe("direct", (f"model.policy={policy}", f"model.switches={{ste = '{ste}'}}", "model.classes=['a']"))
+    save_recipe(path, recipe)
+    model = make_model(recipe.model)
+    for handle in handles(model):
+        handle.quantiser.set_strength(1)
+    model(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    save_tensors(path / BEST, model.state_dict(), {})
+
+
+def test_quantisers_keep_the_bits_of_their_own_policy(tmp_path: Path) -> None:
+    for name, policy, ste in (("two", "w1a2", "lsq"), ("sign", "default", "polynomial")):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        trained(tmp_path / name, policy, ste)
+    for source, policy in (("two", "default"), ("two", "w4a4"), ("two", "w1a2"), ("sign", "default")):
+        recipe = load_recipe("direct", (f"start={tmp_path / source}", f"model.policy={policy}", "model.classes=['a']"))
+        model = make_model(recipe.model)
+        before = {handle.name + handle.part: handle.bits for handle in handles(model)}
+        load_start(model, recipe)
+        assert before == {handle.name + handle.part: handle.bits for handle in handles(model)}
+        assert not any(float(handle.quantiser.strength) for handle in handles(model))
+        maps = [h.quantiser for h in handles(model) if h.part == "activation" and h.name.startswith("backbone")]
+        assert {bool(q.initialised) for q in maps} == {source == "two" and policy == "w1a2"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from mpqyolo.core.bits import POLICIES
-from mpqyolo.core.errors import ConfigError
+from mpqyolo.core.errors import ConfigError, PackError
 
 if TYPE_CHECKING:
     from mpqyolo.evaluate.predictors import Predictor
@@ -96,7 +96,10 @@ def open_predictor(
         options["image_size"] = image_size or (recipe.image_size, recipe.image_size)
         strengths = [float(h.quantiser.strength) for h in handles(network)]
         if strengths and min(strengths) == 1 and not as_trained:
-            network = folded(network, options["image_size"])
+            try:
+                network = folded(network, options["image_size"])
+            except PackError:  # a part is float by its policy: there is no file whose integers could be scored
+                return predictors.module(network, recipe.model.classes, **options)
             return replace(predictors.module(network, recipe.model.classes, **options), backend="torch (the file's integers)")
         return predictors.module(network, recipe.model.classes, **options)
     if ref.kind == "published":

@@ -65,11 +65,23 @@ class RPReLU(nn.Module):
         self.after = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     @torch.no_grad()
-    def like_silu(self) -> None:
-        """Be SiLU as nearly as this function can (least squares for inputs of standard deviation 1.5; the error's is 0.075)."""
-        self.before.fill_(0.05)
-        self.slope.fill_(0.02)
-        self.after.fill_(-0.1636)
+    def like_silu(self, mean: Tensor, std: Tensor) -> None:
+        """Be SiLU as nearly as this function can, by least squares for inputs N(mean, std^2) of each channel; both (C,)."""
+        normal = torch.special.ndtri((torch.arange(400, device=mean.device) + 0.5) / 400)
+        x = mean[:, None] + std.abs()[:, None] * normal
+        wanted = functional.silu(x)
+        least = torch.full_like(mean, torch.inf)
+        for before in torch.linspace(-2, 1.5, 36).tolist():
+            left, rest = (x - before).clamp(max=0), wanted - (x - before).clamp(min=0)
+            middle = left.mean(1, keepdim=True)
+            slope = ((left - middle) * rest).mean(1) / (left - middle).square().mean(1).clamp(min=1e-6)
+            slope = slope.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)
+            after = (rest - slope[:, None] * left).mean(1)
+            error = (slope[:, None] * left + after[:, None] - rest).square().mean(1)
+            better = error < least
+            least = torch.where(better, error, least)
+            for parameter, value in ((self.before, torch.full_like(mean, before)), (self.slope, slope), (self.after, after)):
+                parameter.copy_(torch.where(better.view_as(parameter), value.view_as(parameter), parameter))
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, norm: nn.Module | None = None) -> Tensor:
         """Of norm(x) + shortcut, where there are such."""

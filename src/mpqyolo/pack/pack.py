@@ -28,6 +28,7 @@ from mpqyolo.pack.lower import ENGINE_BITS, lower
 from mpqyolo.pack.passes import optimise
 from mpqyolo.pack.photos import proof_photos
 from mpqyolo.pack.prove import Proof, prove
+from mpqyolo.quantize.apply import handles
 from mpqyolo.quantize.layers import QuantConv2d
 from mpqyolo.quantize.lsq import LsqActivation
 from mpqyolo.quantize.quantiser import Quantiser
@@ -128,7 +129,7 @@ def graph_of(model: nn.Module, image_size: Size) -> Model:
 
 
 def check_bits(network: nn.Module, policy: BitPolicy) -> None:
-    """Raise PackError that names the first layer whose weights do not have the policy's bits (PNQ goes by way of 8)."""
+    """Raise PackError that names the first layer whose weights or maps do not have the policy's bits (PNQ goes by way of 8)."""
     for name, layer in network.named_modules():
         if isinstance(layer, QuantConv2d):
             wanted, quantiser = policy.bits(name).weight, layer.weight_quantiser
@@ -137,6 +138,10 @@ def check_bits(network: nn.Module, policy: BitPolicy) -> None:
                 raise PackError(
                     f"layer '{name}': its weights have {found} bits, policy '{policy.name}' says {wanted}; finish the training"
                 )
+    for handle in handles(network):
+        wanted = policy.bits(handle.name).activation
+        if handle.part == "activation" and handle.bits != wanted:
+            raise PackError(f"layer '{handle.name}': its map has {handle.bits} bits, policy '{policy.name}' says {wanted}")
 
 
 def layer_bits(network: nn.Module) -> dict[str, list[int]]:

@@ -123,6 +123,7 @@ def parameter_kind(model: nn.Module) -> dict[str, str]:
         for name, m in model.named_modules()
         if isinstance(m, QuantConv2d) and isinstance(m.weight_quantiser, BinaryWeight)
     }
+    convs = {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     scales = {id(h.quantiser.log_scale) for h in handles(model) if isinstance(h.quantiser, Lsq)}
     kinds = {}
     for name, parameter in model.named_parameters():
@@ -131,5 +132,5 @@ def parameter_kind(model: nn.Module) -> dict[str, str]:
         elif id(parameter) in scales:
             kinds[name] = "scale"
         else:
-            kinds[name] = "norm" if parameter.numel() == max(parameter.shape, default=1) else "weight"
+            kinds[name] = "norm" if parameter.numel() == max(parameter.shape, default=1) and name not in convs else "weight"
     return kinds

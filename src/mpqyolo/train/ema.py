@@ -25,7 +25,7 @@ class Ema:
         self.pairs = [(name, own, other) for (name, own), other in zip(mine, theirs, strict=True)]
 
     def restart(self) -> None:
-        """Follow closely again: called when a stage begins."""
+        """Follow closely again: called when a stage begins that quantises."""
         self.updates = 0
 
     @torch.no_grad()

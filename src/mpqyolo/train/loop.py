@@ -73,6 +73,8 @@ def train(
         run = Run(recipe, out, ranks)
         run.exact = exact
         resumed = resume and run.restore()
+        if not resumed:
+            run.fit_start()
         if ranks.first:
             save_recipe(out, run.recipe)
             for note in run.notes:
@@ -141,7 +143,7 @@ class _Loop:
         rate = recipe.optimiser.lr * run.plan.lr(position.step)
         set_rate(run.optimiser, rate, recipe.optimiser, stage.train)
 
-        images = batch.images if run.teacher is not None and recipe.listens(stage) else batch.images[: batch.labelled]
+        images = batch.images if run.teacher is not None and run.listens(stage) else batch.images[: batch.labelled]
         images = images.to(run.device, non_blocking=True)
         loss, parts = self._price(images, batch.targets.to(run.device), batch.labelled, stage)
         names, values = list(parts), torch.stack([loss.detach(), *parts.values()]).tolist()
@@ -180,7 +182,7 @@ class _Loop:
             maps = run.model(images)
         height, width = images.shape[-2:]
         loss, parts = run.loss(first(maps, labelled), targets, (height, width))
-        if run.teacher is None or not run.recipe.listens(stage):
+        if run.teacher is None or not run.listens(stage):
             return loss, parts
         with torch.no_grad():
             said = run.teacher(images if run.teacher.dense else images[labelled:])
@@ -199,8 +201,8 @@ class _Loop:
             run.model.train()
             for layer in batch_norms(run.model):
                 layer.train(not stage.freeze_bn)
-            if position.step == run.plan.span(run.plan.index(position.step))[0]:
-                run.ema.restart()
+            if stage.quantise and position.step == run.plan.span(run.plan.index(position.step))[0]:
+                run.ema.restart()  # what the average knows belongs to other bits
         return stage
 
     def _clip(self, limit: float) -> None:
@@ -247,7 +249,8 @@ class _Loop:
     def _evaluate(self, epoch: int, last: int) -> dict[str, float]:
         """Scores of the averaged weights; in the final stage also: are they the best, and is it time to give up?"""
         run, position = self.run, self.run.position
-        final = run.plan.final(run.slots, last)
+        grown = run.recipe.side(epoch - 1) == run.recipe.image_size or epoch == run.recipe.epochs
+        final = grown and run.plan.final(run.slots, last)
         scores: dict[str, float] = {}
         if run.ranks.first:
             scores, model = judge(run, run.plan.stage(last).reestimate_bn, final, self._evaluating, self.report.say)

@@ -134,8 +134,8 @@ class Recipe(_Part):
     """A whole run. `start` is what `--from` names. `batch` is the sum over all processes.
 
     grow: sides of the training input before it reaches `image_size`, as (share of the epochs until which, side): at first, small
-    images teach nearly as much and cost a fraction (Tan & Le 2021, EfficientNetV2). The final stage is evaluated at
-    `image_size`, whatever it trains at, those before at their own size.
+    images teach nearly as much and cost a fraction (Tan & Le 2021, EfficientNetV2). Evaluations take
+    the size that is trained at; `best` is chosen at `image_size`.
     """
 
     model: ModelPart = ModelPart()

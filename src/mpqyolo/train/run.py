@@ -26,9 +26,9 @@ from mpqyolo.train.ema import Ema, reestimate_bn
 from mpqyolo.train.optim import load_optimiser_state, make_optimiser, optimiser_state
 from mpqyolo.train.oscillation import Oscillation, Weight
 from mpqyolo.train.parallel import Ranks, copy_from_first
-from mpqyolo.train.recipe import Recipe
+from mpqyolo.train.recipe import Recipe, Stage
 from mpqyolo.train.stages import Plan, Setting, Slot, make_plan
-from mpqyolo.train.start import load_start
+from mpqyolo.train.start import Started, fit_start, load_start
 from mpqyolo.train.teachers.lesson import AsBoxes, Teacher
 from mpqyolo.train.teachers.network import NetworkTeacher
 from mpqyolo.train.teachers.open import check_teaching, open_teacher
@@ -84,7 +84,9 @@ class Run:
         )
         torch.manual_seed(recipe.seed)
         self.model = checkpoint.make_model(self.recipe.model)
-        self.notes = load_start(self.model, self.recipe) if recipe.start else []
+        resumed = (out / checkpoint.LAST).is_file()  # then the weights come from there, and those it began with may be gone
+        self.started = load_start(self.model, self.recipe) if recipe.start and not resumed else Started([], frozenset())
+        self.notes = self.started.notes
         self._place(self.model)
         copy_from_first(self.model, ranks)
         self.loss = DetectionLoss(len(classes), cast(Any, self.model).strides)
@@ -107,9 +109,23 @@ class Run:
         self.teacher: Teacher | None = None
         if recipe.teacher.path and self.teaching is not None:
             self.teacher = open_teacher(recipe.teacher, classes, self._place, self.amp)
-        self.notes += check_teaching(self.recipe, self.teacher)
+        self.learned = recipe.side((self.teaching - 1) // len(self.loader)) if self.teaching else recipe.image_size
+        self.notes = [*self.notes, *check_teaching(self.recipe, self.teacher), *self._silence()]
         self.exact: Exact | None = None
         self.position = Position()
+
+    def fit_start(self) -> None:
+        """Before the first step of a run that starts from weights: thresholds and statistics are set from training photos."""
+        if self.recipe.start:
+            fit_start(self.model, self.started.fresh, self.clean_batches(self.recipe.side(0)))
+            copy_from_first(self.model, self.ranks)
+            self.ema.model.load_state_dict(self.model.state_dict())
+
+    def listens(self, stage: Stage) -> bool:
+        """Whether the teacher is asked now. The run's own float network is not, about images larger than those it learned from:
+        there it soon sees less than its pupil."""
+        own = not self.recipe.teacher.path
+        return self.recipe.listens(stage) and not (own and self.recipe.side(self.position.epoch) > self.learned)
 
     def configure(self) -> set[str]:
         """Set the quantisers as the plan wants them at this step. Returns names of parameters that the next batch sets anew."""
@@ -131,6 +147,8 @@ class Run:
     def prepare_teacher(self) -> None:
         """At the first step that distils, without another teacher: this run's own network as it now is, averaged."""
         if self.teacher is not None or self.teaching is None or self.position.step < self.teaching:
+            return
+        if self.recipe.side(self.position.epoch) > self.learned:
             return
         file = self.out / checkpoint.TEACHER
         if self.position.step > self.teaching:
@@ -196,6 +214,17 @@ class Run:
             if slot.part == "weight" and name in averages:
                 weights[slot.layer] = Weight(self.model.get_parameter(name), averages[name], found[0])
         return Oscillation(weights)
+
+    def _silence(self) -> list[str]:
+        """What to tell if images outgrow the run's own teacher."""
+        if self.recipe.teacher.path or self.teaching is None:
+            return []
+        begin = self.teaching // len(self.loader)
+        late = next((e for e in range(begin, self.recipe.epochs) if self.recipe.side(e) > self.learned), None)
+        if late is None:
+            return []
+        words = f"its float network learns from images of {self.learned} px and teaches no more from epoch {late + 1} on"
+        return [f"grow: {words}, when they are {self.recipe.side(late)} px; --teacher RUN brings one that does"]
 
     def _first_lesson(self) -> int | None:
         """First step that distils, or None. Raises ConfigError if there is then no float network to learn from."""
