@@ -19,14 +19,24 @@ from typing import Any
 import numpy as np
 from common import HERE, Experiment, commit, experiments, machine, percent, places, table_row
 
-from mpqyolo.cli.resolve import graph_model
 from mpqyolo.data.formats import load
 from mpqyolo.format.writer import write_model
+from mpqyolo.pack.pack import graph_of
 from mpqyolo.runtime.session import Model, Session
+from mpqyolo.train.checkpoint import make_model
+from mpqyolo.train.recipe_file import load_recipe
 
 DOCS = HERE.parent / "docs"
 WARM_UP = 3  # rounds
-COLOURS = {"mpq": "#1f6f4a", "sign": "#1f6f4a", "mixed": "#2a5f9f", "w1a2": "#2f8f8f", "w1a4": "#6f9f3f", "w4a4": "#b4552d"}
+COLOURS = {
+    "mpq": "#1f6f4a",
+    "sign": "#1f6f4a",
+    "mixed": "#2a5f9f",
+    "w1a2": "#2f8f8f",
+    "w1a4": "#6f9f3f",
+    "w4a4": "#b4552d",
+    "w4a4_half": "#b4552d",
+}
 
 
 def median_ms(sessions: list[Session], rounds: int) -> list[float]:
@@ -46,8 +56,11 @@ def measure(chosen: list[tuple[Experiment, dict[str, Any]]], options: argparse.N
     sessions = []
     with tempfile.TemporaryDirectory() as folder:
         for c, e in chosen:
-            file, classes = Path(folder) / "model.mpqy", len(load(str(options.data_root / c.data), "val").classes)
-            write_model(graph_model(c.model, (e["image_size"],) * 2, classes, e["policy"])[0], file)
+            file = Path(folder) / "model.mpqy"
+            recipe = load_recipe(c.recipe, c.set, **c.sections(options.weights, options.data_root))
+            classes = load(recipe.data.path, "val", recipe.model.classes or None).classes
+            network = make_model(recipe.model.model_copy(update={"classes": classes}))
+            write_model(graph_of(network.eval(), e["image_size"]), file)
             sessions.append(Session(Model(file), threads=1, isa=options.isa))
     return [
         {"data": c.data, "model": c.model, "role": c.role, "map50": e["packed_both_map50"], "bytes": e["bytes"], "ms": ms}
