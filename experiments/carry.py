@@ -35,7 +35,8 @@ def main() -> None:
     model, chosen = read_model(target), known[options.run]
     results = json.loads((HERE.parent / "docs" / "results.json").read_text())["results"]
     entry = results.get(chosen.data, {}).get(chosen.model, {}).get(chosen.role, {})
-    metrics = {key: round(entry[key], 4) for key in ("packed_val_map50", "packed_test_map50", "packed_test_map") if key in entry}
+    own = entry.get("seeds", {}).get("0", entry)  # the run that is packed, not the mean over seeds
+    metrics = {key: round(own[key], 4) for key in ("packed_val_map50", "packed_test_map50", "packed_test_map") if key in own}
     teacher = {"teacher": options.teacher} if options.teacher else {}
     card = {**model.card, "data": options.data, **teacher, "metrics": {**model.card.get("metrics", {}), **metrics}}
     check_card(card)
