@@ -21,8 +21,8 @@ HERE = Path(__file__).parent
 class Experiment:
     """An entry of runs.toml, or one variant of a study in studies.toml (`role`: the variant's name).
 
-    start: weights to start from, teacher: an ONNX detector as `model=file`, both among the `--weights`.
-    after: a run to start from.
+    start: weights to start from, among the `--weights`. after: a run to start from.
+    teacher: an ONNX detector as `model=file`, among the `--weights`, or a run.
     """
 
     name: str
@@ -36,12 +36,15 @@ class Experiment:
     teacher: str = ""
     study: str = ""
 
-    def sections(self, weights: Path, data_root: Path) -> dict[str, dict[str, Any]]:
+    def sections(self, weights: Path, runs: Path, data_root: Path) -> dict[str, dict[str, Any]]:
         """What the recipe says of the network's size and of places."""
         family, size = RANDOM[self.model]
-        model, _, file = self.teacher.partition("=")
-        teacher = {"teacher": {"model": model, "path": str(weights / file), "always": True}} if self.teacher else {}
-        return {"model": {"family": family, "size": size}, "data": {"path": str(data_root / self.data)}, **teacher}
+        sections = {"model": {"family": family, "size": size}, "data": {"path": str(data_root / self.data)}}
+        if self.teacher:
+            model, _, file = self.teacher.rpartition("=")
+            path = weights / file if model else experiments()[file].folder(runs)
+            sections["teacher"] = {"model": model, "path": str(path), "always": True}
+        return sections
 
     def begin(self, weights: Path, runs: Path, seed: int) -> Path | None:
         """What its weights start from."""

@@ -26,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     chosen = known[options.name]
     out = chosen.folder(options.runs, options.seed)
-    sections = chosen.sections(options.weights, options.data_root)
+    sections = chosen.sections(options.weights, options.runs, options.data_root)
     recipe = load_recipe(chosen.recipe, [*chosen.set, f"seed={options.seed}"], **sections)
     begin = chosen.begin(options.weights, options.runs, options.seed)
     train(recipe, out, resume=(out / RUN_FILE).is_file(), from_=begin, exact=folded)

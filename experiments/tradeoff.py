@@ -57,7 +57,7 @@ def measure(chosen: list[tuple[Experiment, dict[str, Any]]], options: argparse.N
     with tempfile.TemporaryDirectory() as folder:
         for c, e in chosen:
             file = Path(folder) / "model.mpqy"
-            recipe = load_recipe(c.recipe, c.set, **c.sections(options.weights, options.data_root))
+            recipe = load_recipe(c.recipe, c.set, **c.sections(options.weights, options.runs, options.data_root))
             classes = load(recipe.data.path, "val", recipe.model.classes or None).classes
             network = make_model(recipe.model.model_copy(update={"classes": classes}))
             write_model(graph_of(network.eval(), e["image_size"]), file)

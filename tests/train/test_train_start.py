@@ -79,6 +79,21 @@ def test_maps_keep_what_silu_gives_below_zero(published: tuple[Path, YOLOv5]) ->
     assert any(float(model.get_submodule(name).shift.detach().min()) < -0.05 for name in names)
 
 
+def test_a_trained_yolov5_run_gives_its_silu_to_the_paper_family(tmp_path: Path) -> None:
+    recipe = load_recipe("float", ("model.family=yolov5", "model.classes=['red']"))
+    save_recipe(tmp_path, recipe)
+    (tmp_path / "checkpoints").mkdir()
+    theirs = make_model(recipe.model)
+    save_tensors(tmp_path / BEST, theirs.state_dict(), {})
+    recipe = load_recipe("tuned", (f"start={tmp_path}", "model.family=paper", "model.classes=['red']"))
+    model = make_model(recipe.model)
+    load_start(model, recipe)
+    assert torch.equal(model.backbone.c4.cv3.conv.weight, theirs.backbone.c4.cv3.conv.weight)
+    assert torch.equal(model.predict.distance[0].weight, theirs.predict.distance[0].weight)
+    x = torch.linspace(-2, 2, 41).expand(1, 64, 1, 41)
+    assert (model.backbone.c3.cv3.act(x) - torch.nn.functional.silu(x)).abs().max() < 0.2
+
+
 def trained(path: Path, policy: str, ste: str = "lsq") -> None:
     """A run folder with a quantised network."""
     recipe = load_recipe("direct", (f"model.policy={policy}", f"model.switches={{ste = '{ste}'}}", "model.classes=['a']"))

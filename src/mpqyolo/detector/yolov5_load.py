@@ -63,7 +63,7 @@ def open_yolov5(path: str | Path) -> tuple[YOLOv5, tuple[str, ...]]:
     classes = outputs // 3 - 5
     if outputs % 3 or classes < 1 or shapes.get("predict.anchors") != (3, 3, 2) or file.strides not in (None, STRIDES):
         raise CheckpointError(f"{path}: has no YOLOv5 v6 head of three levels with three anchors; only such detectors are read")
-    model = YOLOv5(_size(shapes, path), classes, "anchor", _activation(file, path))
+    model = YOLOv5(_size(shapes, path), classes, "anchor", activation(file, path))
     missing, extra = load_yolov5(file.tensors, model)
     if missing or extra:
         raise CheckpointError(f"{path}: is no plain YOLOv5 v6: {(missing + extra)[0]} does not fit")
@@ -82,8 +82,11 @@ def _size(shapes: Mapping[str, tuple[int, ...]], path: str | Path) -> str:
     )
 
 
-def _activation(file: PtFile, path: str | Path) -> str:
-    """What the pickled model applies; state dicts do not say, and get the published SiLU."""
+def activation(file: PtFile, path: str | Path) -> str:
+    """What the pickled model applies, "silu" or "relu"; state dicts do not say, and get the published SiLU.
+
+    Raises CheckpointError for another one.
+    """
     known = {"SiLU": "silu", "ReLU": "relu"}
     found = {kind.rpartition(".")[2] for name, kind in file.kinds.items() if name.endswith(".act")} or {"SiLU"}
     if len(found) > 1 or not found <= known.keys():

@@ -14,7 +14,7 @@ from mpqyolo.core.errors import CheckpointError
 from mpqyolo.detector.blocks import RPReLU, StreamConv, ToCode
 from mpqyolo.detector.points import STRIDES
 from mpqyolo.detector.ptfile import read_pt
-from mpqyolo.detector.yolov5_load import rename
+from mpqyolo.detector.yolov5_load import activation, rename
 from mpqyolo.evaluate.names import class_map
 from mpqyolo.quantize.lsq import LsqActivation
 from mpqyolo.quantize.quantiser import Quantiser
@@ -34,6 +34,14 @@ class Started(NamedTuple):
     fresh: frozenset[str]
 
 
+class _Source(NamedTuple):
+    """silu: the weights were trained under that activation."""
+
+    tensors: dict[str, Tensor]
+    classes: tuple[str, ...]
+    silu: bool
+
+
 def load_start(model: nn.Module, recipe: Recipe) -> Started:
     """Fill the model with what fits of the weights that `recipe.start` names: equal name and shape.
 
@@ -43,19 +51,16 @@ def load_start(model: nn.Module, recipe: Recipe) -> Started:
     CheckpointError if the file cannot be read or nothing fits.
     """
     path = Path(recipe.start)
-    if path.suffix == ".pt":
-        tensors, classes = _from_pt(path)
-    else:
-        tensors, classes = model_tensors(load_tensors(find(path))[0]), run_recipe(path).model.classes
+    source = _from_pt(path) if path.suffix == ".pt" else _from_run(path)
     own = model.state_dict()
-    tensors = _by_class(tensors, own, classes, recipe.model.classes)
+    tensors = _by_class(source.tensors, own, source.classes, recipe.model.classes)
     odd = [name for name in tensors.keys() & own.keys() if tensors[name].shape != own[name].shape]
     foreign = _foreign(tensors, model)
     taken = {name: tensor for name, tensor in tensors.items() if name in own and name not in odd and name not in foreign}
     if not any(name.startswith("backbone.") and tensor.dim() == 4 for name, tensor in taken.items()):
         raise CheckpointError(f"{path}: none of its {len(tensors)} tensors fits this model; is it another family or size?")
     model.load_state_dict(taken, strict=False)
-    if path.suffix == ".pt":  # weights that were trained under SiLU
+    if source.silu:
         for module in model.modules():
             if isinstance(module, StreamConv) and isinstance(module.act, RPReLU):
                 module.act.like_silu(module.bn.bias, module.bn.weight)
@@ -108,8 +113,13 @@ def _foreign(tensors: Mapping[str, Tensor], model: nn.Module) -> set[str]:
     return foreign
 
 
-def _from_pt(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Tensors of a YOLOv5 v6 under our names, and its classes. Its head becomes the start of ours: a class's logit is the
+def _from_run(path: Path) -> _Source:
+    about = run_recipe(path).model
+    return _Source(model_tensors(load_tensors(find(path))[0]), about.classes, about.family == "yolov5")
+
+
+def _from_pt(path: Path) -> _Source:
+    """Tensors of a YOLOv5 v6 under our names. Its head becomes the start of ours: a class's logit is the
     mean over anchors of its class and objectness logits (boxes cannot be taken over: anchors are not distances)."""
     file = read_pt(path)
     tensors, classes = rename(file.tensors), file.names or ()
@@ -120,7 +130,7 @@ def _from_pt(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
                 rows = published.unflatten(0, (3, -1))
                 tensors[f"predict.logit.{level}.{kind}"] = (rows[:, 5:] + rows[:, 4:5]).mean(0)
     tensors.pop("predict.anchors", None)
-    return tensors, classes
+    return _Source(tensors, classes, activation(file, path) == "silu")
 
 
 def _by_class(
