@@ -172,7 +172,7 @@ def run_row(name: str, entry: dict[str, Any]) -> str:
 def how(entry: dict[str, Any]) -> str:
     """One run's command and what its recipe changes."""
     run = experiments()[entry["run"]]
-    words = [f"{what} {file}" for what, file in (("from", run.start), ("teacher", run.teacher)) if file]
+    words = [f"{what} {file}" for what, file in (("from", run.start or run.after), ("teacher", run.teacher)) if file]
     changes = ", ".join(f"`{word}`" for word in (*words, *entry["set"]))
     return f"- `{entry['command']}`: recipe `{entry['recipe']}`, {changes}"
 
