@@ -64,25 +64,6 @@ class RPReLU(nn.Module):
         self.slope = nn.Parameter(torch.full((1, channels, 1, 1), slope))
         self.after = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
-    @torch.no_grad()
-    def like_silu(self, mean: Tensor, std: Tensor) -> None:
-        """Be SiLU as nearly as this function can, by least squares for inputs N(mean, std^2) of each channel; both (C,)."""
-        normal = torch.special.ndtri((torch.arange(400, device=mean.device) + 0.5) / 400)
-        x = mean[:, None] + std.abs()[:, None] * normal
-        wanted = functional.silu(x)
-        least = torch.full_like(mean, torch.inf)
-        for before in torch.linspace(-2, 1.5, 36).tolist():
-            left, rest = (x - before).clamp(max=0), wanted - (x - before).clamp(min=0)
-            middle = left.mean(1, keepdim=True)
-            slope = ((left - middle) * rest).mean(1) / (left - middle).square().mean(1).clamp(min=1e-6)
-            slope = slope.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)
-            after = (rest - slope[:, None] * left).mean(1)
-            error = (slope[:, None] * left + after[:, None] - rest).square().mean(1)
-            better = error < least
-            least = torch.where(better, error, least)
-            for parameter, value in ((self.before, torch.full_like(mean, before)), (self.slope, slope), (self.after, after)):
-                parameter.copy_(torch.where(better.view_as(parameter), value.view_as(parameter), parameter))
-
     def forward(self, x: Tensor, shortcut: Tensor | None = None, norm: nn.Module | None = None) -> Tensor:
         """Of norm(x) + shortcut, where there are such."""
         slope = self.slope.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mpqyolo.core.errors import ConfigError
-from mpqyolo.detector.blocks import CodeConv, Pixels, Stem, StreamConv, ToCode
+from mpqyolo.detector.blocks import CodeConv, Pixels, Predict, Stem, StreamConv, ToCode
 from mpqyolo.detector.head import Head
 from mpqyolo.detector.maps import Maps
 from mpqyolo.detector.points import STRIDES
+from mpqyolo.detector.silu import like_silu
 from mpqyolo.detector.yolov5_body import YOLOv5Body, widths
 
 OPTIONS = {"shortcut": "gain", "act": "rprelu", "stem": "yolov5"}
@@ -53,6 +55,19 @@ class PaperDetector(YOLOv5Body):
     def forward(self, images: Tensor) -> Maps:
         p3, p4, p5 = self.backbone(self.stem(self.pixels(images)))
         return self.predict(self.neck((self.neck.code3(p3), self.neck.code4(p4), self.neck.code5(p5))))
+
+    @torch.no_grad()
+    def like_silu(self) -> None:
+        """Resemble the YOLOv5 whose weights these are: its activation was SiLU (detector/silu.py).
+
+        A constant that codes cannot hold is added by the convolution that reads them: batch norm's statistics, to be estimated
+        anew, have it; the predictions get it in their biases.
+        """
+        missing = {name: like_silu(layer) for name, layer in self.named_modules() if isinstance(layer, (StreamConv, CodeConv))}
+        for predicts in (self.predict.distance, self.predict.logit):
+            for level, predict in zip((3, 4, 5), predicts, strict=True):
+                assert isinstance(predict, Predict)
+                predict.bias.add_(predict.weight[:, :, 0, 0] @ missing[f"neck.out{level}.cv3"])
 
 
 def build_paper(size: str, classes: Sequence[str], options: dict[str, Any]) -> PaperDetector:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mpqyolo.core.errors import CheckpointError
-from mpqyolo.detector.blocks import RPReLU, StreamConv, ToCode
+from mpqyolo.detector.blocks import ToCode
+from mpqyolo.detector.paper import PaperDetector
 from mpqyolo.detector.points import STRIDES
 from mpqyolo.detector.ptfile import read_pt
 from mpqyolo.detector.yolov5_load import activation, rename
@@ -60,10 +61,8 @@ def load_start(model: nn.Module, recipe: Recipe) -> Started:
     if not any(name.startswith("backbone.") and tensor.dim() == 4 for name, tensor in taken.items()):
         raise CheckpointError(f"{path}: none of its {len(tensors)} tensors fits this model; is it another family or size?")
     model.load_state_dict(taken, strict=False)
-    if source.silu:
-        for module in model.modules():
-            if isinstance(module, StreamConv) and isinstance(module.act, RPReLU):
-                module.act.like_silu(module.bn.bias, module.bn.weight)
+    if source.silu and isinstance(model, PaperDetector):
+        model.like_silu()
     scales = {f"{name}.{key}" for name, quantiser in _quantisers(model) for key in quantiser.state_dict()}
     shapes = [f"{name} {list(tensors[name].shape)} for {list(own[name].shape)}" for name in sorted(odd)]
     notes = [
