@@ -6,33 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from mpqyolo.core.errors import CheckpointError
 from mpqyolo.detector.yolov5 import YOLOv5
-from mpqyolo.detector.yolov5_load import PLACES
 from mpqyolo.quantize.apply import handles
 from mpqyolo.train.checkpoint import BEST, make_model, save_tensors
 from mpqyolo.train.recipe_file import load_recipe, save_recipe
 from mpqyolo.train.start import fit_start, load_start
-
-
-class Published(nn.Module):
-    """What users have: one list of layers, `model.0` to `model.24`, and the names of the classes."""
-
-    def __init__(self, detector: YOLOv5, names: list[str]) -> None:
-        super().__init__()
-        self.model = nn.ModuleDict({str(number): detector.get_submodule(place) for number, place in PLACES.items()})
-        self.names = names
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, YOLOv5]:
-    torch.manual_seed(3)
-    detector = YOLOv5("n", 3, head="anchor")
-    path = tmp_path_factory.mktemp("pt") / "theirs.pt"
-    torch.save({"model": Published(detector, ["dog", "red", "cat"]), "epoch": 3}, path)
-    return path, detector
 
 
 def test_published_weights_fill_the_body_and_the_classes_that_are_known(published: tuple[Path, YOLOv5]) -> None:

@@ -13,6 +13,7 @@ from train_detectors import cell_means, colours_teacher, make_boxes, make_detect
 from mpqyolo.core.errors import CheckpointError, ConfigError
 from mpqyolo.detector.decode import Dense
 from mpqyolo.detector.points import STRIDES, decode_boxes, points
+from mpqyolo.detector.yolov5 import YOLOv5
 from mpqyolo.train.recipe import TeacherPart
 from mpqyolo.train.teachers.cells import _asked, bring, sayable
 from mpqyolo.train.teachers.description import carried, read_description
@@ -114,6 +115,36 @@ def test_boxes_alone(tmp_path: Path) -> None:
     assert isinstance(said, Boxes) and not teacher.dense
     assert said.targets.tolist() == [[p, *row] for p in (0, 1) for row in ([1, 5, 10, 30, 64], [2, 15, 15, 25, 20])]
     assert said.known.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("classes", [("red", "blue"), ("cat", "dog", "red")])
+def test_a_published_yolov5_tells_the_surest_of_a_cells_boxes(published: tuple[Path, YOLOv5], classes: tuple[str, ...]) -> None:
+    path, model = published
+    lesson = open_(path, classes)(images())
+    assert isinstance(lesson, Lesson)
+    with torch.no_grad():
+        seen = model.eval()(images())
+    theirs = ["dog", "red", "cat"]
+    start = 0
+    shapes = [(SIDE // s, SIDE // s) for s in STRIDES]
+    for level, (h, w) in enumerate(shapes):
+        cells = h * w
+        first = sum(a * b for a, b in shapes[:level])
+        for cell in range(0, cells, 3):
+            rows = [start + anchor * cells + cell for anchor in range(3)]
+            known = [theirs.index(name) for name in classes if name in theirs]
+            best = max(rows, key=lambda row: float(seen.score[1, row, known].max()))
+            at = first + cell
+            box = seen.box[1, best].clamp(0, SIDE)
+            told = decode_boxes(lesson.distance[1, at], CENTRE[at], STRIDE[at])
+            inside = bool((CENTRE[at] > box[:2]).all() and (CENTRE[at] < box[2:]).all())
+            for column, name in enumerate(classes):
+                score = float(seen.score[1, best, theirs.index(name)]) if name in theirs else 0.0
+                assert float(lesson.score[1, at, column]) == pytest.approx(score, abs=1e-3) or (not inside and score > 0)
+            assert not inside or torch.allclose(told, box, atol=0.05)
+        start += 3 * cells
+    assert [tuple(f.shape[1:]) for f in lesson.feature] == [(64, 8, 8), (128, 4, 4), (256, 2, 2)]
+    assert (lesson.known is None) == (len(classes) == 3)
 
 
 def test_maps_told_as_boxes(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from train_squares import tiny_recipe
 from mpqyolo.cli.train import _teacher_section
 from mpqyolo.core.errors import ConfigError, DataError, TrainingError
 from mpqyolo.data.loader import Batch
+from mpqyolo.detector.yolov5 import YOLOv5
 from mpqyolo.train import loop
 from mpqyolo.train.checkpoint import BEST, LAST, load_checkpoint, load_tensors
 from mpqyolo.train.log import Reporter
 from mpqyolo.train.parallel import Ranks
-from mpqyolo.train.recipe_file import run_recipe
+from mpqyolo.train.recipe_file import load_recipe, run_recipe
 from mpqyolo.train.run import Run, load_data
 
 pytest.importorskip("onnx")
@@ -126,6 +127,16 @@ def test_a_run_of_another_size_and_other_classes_teaches(squares: Path, tmp_path
     assert run.teacher(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).known.tolist() == [False, True]
 
 
+def test_a_published_yolov5_teaches(squares: Path, published: tuple[Path, YOLOv5], tmp_path: Path) -> None:
+    """Its classes by name, and hints, since the student is as wide."""
+    path, out = str(published[0]), tmp_path / "run"
+    overrides = ("epochs=1", "batch=4", "image_size=64", "data.workers=0", "teacher.always=true", "model.family=paper")
+    recipe = load_recipe("float", overrides, data={"path": str(squares)}, teacher={"path": path}, start=path)
+    loop.train(recipe, out, progress=Notes())
+    (row,) = rows_of(out)
+    assert all(float(row[name]) > 0 for name in ("distil_score", "distil_box", "distil_hint"))
+
+
 def test_boxes_alone_want_photos_without_labels(squares: Path, photos: Path, tmp_path: Path) -> None:
     make_boxes(tmp_path / "it.onnx", np.array([[8, 8, 40, 40, 0.9, 1]]), 64)
     (tmp_path / "it.toml").write_text("weights = 'it.onnx'\nclasses = ['green', 'blue']\n[output]\nkind = 'boxes'")
@@ -170,5 +181,5 @@ def test_words_of_the_command_line(tmp_path: Path) -> None:
     assert _teacher_section(f"picodet-s={file}") == {"path": str(file), "always": True, "model": "picodet-s"}
     (odd := tmp_path / "a=b.onnx").touch()
     assert _teacher_section(str(odd)) == {"path": str(odd), "always": True}
-    with pytest.raises(ConfigError, match="--teacher nobody: there is no such run, checkpoint, TOML or ONNX file"):
+    with pytest.raises(ConfigError, match=r"--teacher nobody: there is no such run, checkpoint, [.]pt, TOML or ONNX file"):
         _teacher_section("nobody")

@@ -78,9 +78,9 @@ def train(
     workers
         Threads that load photos; 2 if not given.
     teacher
-        Whom all stages learn from: a trained run or checkpoint, a TOML file that describes an ONNX detector, or NAME=FILE.onnx
-        with a carried description: picodet-s, yolox-nano. Classes go by name; those that the teacher lacks learn from labels
-        alone. Without it the run's own float network teaches its quantised self.
+        Whom all stages learn from: a trained run or checkpoint, a YOLOv5 `.pt`, a TOML file that describes an ONNX detector, or
+        NAME=FILE.onnx with a carried description: picodet-s, yolox-nano. Classes go by name; those that the teacher lacks learn
+        from labels alone. Without it the run's own float network teaches its quantised self.
     unlabelled
         A folder tree of photos without labels, for the teacher to say what is on them.
     """
@@ -141,7 +141,7 @@ def _teacher_section(teacher: str | None) -> dict[str, Any]:
     if not equals or not path.endswith(".onnx") or Path(teacher).exists():
         model, path = "", teacher
     if not Path(path).exists():
-        raise ConfigError(f"--teacher {path}: there is no such run, checkpoint, TOML or ONNX file")
+        raise ConfigError(f"--teacher {path}: there is no such run, checkpoint, .pt, TOML or ONNX file")
     return {"path": path, "always": True, **({"model": model} if model else {})}
 
 

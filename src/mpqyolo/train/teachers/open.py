@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
 from mpqyolo.core.errors import ConfigError
+from mpqyolo.detector.yolov5 import YOLOv5
+from mpqyolo.detector.yolov5_load import open_yolov5
 from mpqyolo.train.checkpoint import load_checkpoint
 from mpqyolo.train.recipe import Recipe, TeacherPart
 from mpqyolo.train.recipe_file import RUN_FILE
@@ -16,6 +19,7 @@ from mpqyolo.train.teachers.description import carried, read_description
 from mpqyolo.train.teachers.lesson import AsBoxes, Teacher, match
 from mpqyolo.train.teachers.network import NetworkTeacher
 from mpqyolo.train.teachers.onnx import OnnxTeacher
+from mpqyolo.train.teachers.published import PublishedTeacher
 
 
 def open_teacher(
@@ -24,7 +28,7 @@ def open_teacher(
     place: Callable[[nn.Module], nn.Module],
     amp: AbstractContextManager[object],
 ) -> Teacher:
-    """The teacher at `part.path`: a run, a checkpoint, the TOML description of an ONNX file, or such a file and `model`.
+    """The teacher at `part.path`: a run, a checkpoint, a YOLOv5 `.pt`, an ONNX file's description, or such a file and `model`.
 
     place: brings a network to the device. amp: the precision of networks of ours. Raises ConfigError or CheckpointError.
     """
@@ -32,12 +36,17 @@ def open_teacher(
     teacher: Teacher
     if path.suffix == ".onnx" or (path.suffix == ".toml" and path.name != RUN_FILE):
         teacher = _described(part, path, classes)
+    elif path.suffix == ".pt":
+        published, names = open_yolov5(path)
+        found = match(classes, names, part.path)
+        teacher = PublishedTeacher(cast(YOLOv5, place(published.fuse().requires_grad_(False))), found, amp)
     else:
         model, recipe = load_checkpoint(path.parent if path.name == RUN_FILE else path)
         names = recipe.model.classes
         same = tuple(names) == tuple(classes)
-        found = None if same else match(classes, names, part.path)
-        teacher = NetworkTeacher(place(model.eval().requires_grad_(False)), found, amp)
+        teacher = NetworkTeacher(
+            place(model.eval().requires_grad_(False)), None if same else match(classes, names, part.path), amp
+        )
     return AsBoxes(teacher, part.box_score) if part.use == "boxes" and teacher.dense else teacher
 
 
