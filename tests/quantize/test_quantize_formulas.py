@@ -114,8 +114,24 @@ def test_fixed_scales_do_not_learn_and_bits_can_change() -> None:
     assert not bool(quantiser.initialised)
     quantiser(w)
     assert float(quantiser.scale / before) > 8
-    with pytest.raises(ConfigError, match="1-bit"):
+    with pytest.raises(ConfigError, match="a LsqWeight cannot have 1 bits, only 2 to 8"):
         quantiser.set_bits(1)
+    for sign in (BinaryWeight(), BinaryActivation(4)):
+        with pytest.raises(ConfigError, match="cannot have 2 bits, only 1, since it is a sign"):
+            sign.set_bits(2)
+
+
+def test_a_map_goes_from_two_bits_to_one() -> None:
+    """Its levels are then those that suit one bit, and its threshold stays where it was."""
+    torch.manual_seed(0)
+    quantiser, x = LsqActivation(1, channels=3), torch.randn(4, 3, 16, 16)
+    quantiser.set_bits(2)
+    quantiser.set_strength(1)
+    assert len(quantiser(x).unique()) == 4
+    wide, shift = float(quantiser.scale.detach()), quantiser.shift.detach().clone()
+    quantiser.set_bits(1)
+    assert len(quantiser(x).unique()) == 2
+    assert float(quantiser.scale.detach()) > 1.2 * wide and torch.equal(quantiser.shift, shift)
     with pytest.raises(ConfigError, match="unknown STE"):
         BinaryActivation(4, "straight")
 

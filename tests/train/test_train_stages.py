@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +52,23 @@ def test_pnq_table() -> None:
         assert found[Slot("neck.0", "weight", 4)].bits == found[Slot("predict.0", "activation", 4)].bits == neck_bits
         assert found[Slot("predict.0", "weight", 8)].bits == 8 and found[Slot("backbone.0.conv", "weight", 1)].bits == 1
     assert not plan.final(SLOTS, 799) and plan.final(SLOTS, 800)
+
+
+def test_one_bit_maps_may_have_had_two(tmp_path: Path) -> None:
+    """Weights that become signs have no way between."""
+    recipe = tmp_path / "down.toml"
+    recipe.write_text(
+        """
+stages = [
+  {name = "two", share = 0.5, quantise = [{layers = "*", bits = 2}]},
+  {name = "one", share = 0.5, quantise = [{layers = "*"}]},
+]
+"""
+    )
+    plan = plan_of(str(recipe), "epochs=2")
+    bits = [[setting.bits for setting in plan.settings(SLOTS, step).values()] for step in (0, 10)]
+    assert bits == [[8, 2, 1, 2, 1, 4, 4, 4, 8], [8, 1, 1, 1, 1, 4, 4, 4, 8]]
+    assert not plan.final(SLOTS, 0) and plan.final(SLOTS, 10)
 
 
 @pytest.mark.parametrize(("ramp", "first"), [("shallow-first", 1), ("deep-first", 3)])

@@ -17,6 +17,8 @@ class BinaryActivation(Quantiser):
     (Liu et al. 2020): the shift moves each channel's threshold to where its distribution is informative.
     """
 
+    widths = range(1, 2)
+
     def __init__(self, channels: int, ste: str = "polynomial", shift: bool = True) -> None:
         super().__init__(bits=1)
         if ste not in STE_KINDS:
@@ -39,6 +41,8 @@ class BinaryActivation(Quantiser):
 
 class BinaryWeight(Quantiser):
     """alpha * sign(w) per output channel. w: (O, C, kh, kw)."""
+
+    widths = range(1, 2)
 
     def __init__(self) -> None:
         super().__init__(bits=1)

@@ -67,6 +67,8 @@ class LsqWeight(Lsq):
     scales: O, one for each output channel, or 1 for all of them.
     """
 
+    widths = range(2, 9)
+
     def __init__(self, bits: int, scales: int, trainable: bool = True) -> None:
         super().__init__(bits, (scales, 1, 1, 1), trainable)
 

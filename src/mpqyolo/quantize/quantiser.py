@@ -14,6 +14,7 @@ class Quantiser(nn.Module):
     `strength`, `bits` and `initialised` are buffers, so a state dict carries them; subclasses give `quantise`.
     """
 
+    widths = range(1, 9)  # bits that it can have
     strength: Tensor
     bits_buffer: Tensor
     initialised: Tensor
@@ -30,10 +31,11 @@ class Quantiser(nn.Module):
         return int(self.bits_buffer)
 
     def set_bits(self, bits: int) -> None:
-        """Change the bits (PNQ: 8, then 4); scales are set anew from the next batch."""
+        """Change the bits (PNQ: 8, then 4); scales are set anew from the next batch. Raises ConfigError for bits beyond `widths`."""
         if bits != self.bits:
-            if 1 in (bits, self.bits):
-                raise ConfigError(f"a {self.bits}-bit quantiser cannot become {bits}-bit: the policy decides who is 1-bit")
+            if bits not in self.widths:
+                found = f"{self.widths[0]} to {self.widths[-1]}" if len(self.widths) > 1 else "1, since it is a sign"
+                raise ConfigError(f"a {type(self).__name__} cannot have {bits} bits, only {found}")
             self.bits_buffer.fill_(bits)
             self.initialised.fill_(False)
 

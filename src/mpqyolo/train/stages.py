@@ -117,12 +117,15 @@ def make_plan(recipe: Recipe, steps_per_epoch: int) -> Plan:
 
 
 def _bits(rules: Iterable[Quantise], slot: Slot) -> int:
-    """Bits that these rules ask for, never below the policy's (the last that matches decides); 0: they do not speak of it."""
+    """Bits that these rules ask for, never below the policy's (the last that matches decides); 0: they do not speak of it.
+
+    Weights of 1 bit are signs, which have no other width; maps of 1 bit may have had more before.
+    """
     bits = 0
     for rule in rules:
         pattern = f"{rule.layers}*" if rule.layers in REGIONS else rule.layers
         if rule.part in (slot.part, "both") and fnmatch.fnmatchcase(slot.layer, pattern):
-            bits = slot.bits if slot.bits == 1 else max(rule.bits, slot.bits)
+            bits = 1 if slot.bits == 1 and slot.part == "weight" else max(rule.bits, slot.bits)
     return bits
 
 
