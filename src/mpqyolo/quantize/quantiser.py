@@ -31,7 +31,7 @@ class Quantiser(nn.Module):
         return int(self.bits_buffer)
 
     def set_bits(self, bits: int) -> None:
-        """Change the bits (PNQ: 8, then 4); scales are set anew from the next batch. Raises ConfigError for bits beyond `widths`."""
+        """Change the bits (PNQ: 8, then 4); scales are set anew from the next batch. Raises ConfigError beyond `widths`."""
         if bits != self.bits:
             if bits not in self.widths:
                 found = f"{self.widths[0]} to {self.widths[-1]}" if len(self.widths) > 1 else "1, since it is a sign"
