@@ -57,7 +57,7 @@ def test_a_run_leaves_all_its_files(whole: Path) -> None:
         assert (whole / name).stat().st_size > 100, name
     rows = rows_of(whole)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
-    assert [row["stage"] for row in rows] == ["float", *["backbone-activations"] * 2, "backbone-weights", "head-8", "settle"]
+    assert [row["stage"] for row in rows] == ["float", *["maps"] * 2, *["bits"] * 2, "settle"]
     assert all(row["map"] for row in rows if row["epoch"] in ("3", "6")) and rows[-1]["distil_box"]
     assert not list(whole.rglob("*.part"))
 
@@ -173,7 +173,7 @@ def test_two_processes_hold_the_same_weights(squares: Path, tmp_path: Path) -> N
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    recipe = tiny_recipe(squares, "pnq", "backbone-activations.ramp=none")
+    recipe = tiny_recipe(squares, "pnq", "maps.ramp=none")
 
     def work(rank: int) -> None:
         torch.set_num_threads(1)

@@ -51,12 +51,12 @@ def test_a_wrong_recipe_is_one_clear_line(tmp_path: Path, text: str, words: list
 def test_base_and_overrides(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("base = 'pnq'\nepochs = 7\n[optimiser]\nlr = 0.5\n")
-    overrides = ("optimiser.lr=0.25", "head-4.share=0.4", "model.options.act=relu", "model.size=s", "settle.distil=false")
+    overrides = ("optimiser.lr=0.25", "bits.share=0.3", "model.options.act=relu", "model.size=s", "settle.distil=false")
     recipe = load_recipe(file, overrides, model={"family": "paper", "size": "n"})
     stages = {stage.name: stage for stage in recipe.stages}
     assert (recipe.epochs, recipe.optimiser.lr, recipe.optimiser.kind) == (7, 0.25, "adamw")
     assert (recipe.model.family, recipe.model.size, recipe.model.options) == ("paper", "s", {"act": "relu"})
-    assert (stages["head-4"].share, stages["settle"].distil, stages["float"].share) == (0.4, False, 0.25)
+    assert (stages["bits"].share, stages["settle"].distil, stages["float"].share) == (0.3, False, 0.25)
 
 
 @pytest.mark.parametrize(

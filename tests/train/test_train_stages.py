@@ -34,16 +34,14 @@ def strengths(plan: Plan, step: int) -> list[float]:
 
 
 def test_pnq_table() -> None:
-    """100 epochs of 10 steps: stages begin at 0, 250, 500, 700, 800, 900."""
-    plan = plan_of("pnq", "backbone-activations.ramp=none")
-    assert plan.starts == (0, 250, 500, 700, 800, 900) and plan.steps == 1000
+    """100 epochs of 10 steps: stages begin at 0, 250, 500, 900."""
+    plan = plan_of("pnq", "maps.ramp=none")
+    assert plan.starts == (0, 250, 500, 900) and plan.steps == 1000
     table = {
         249: ([0, 0, 0, 0, 0, 0, 0, 0, 0], 4),
-        250: ([0, 1, 0, 1, 0, 0, 0, 0, 0], 4),
-        500: ([0, 1, 1, 1, 1, 0, 0, 0, 0], 4),
-        700: ([1, 1, 1, 1, 1, 1, 1, 1, 1], 8),
-        799: ([1, 1, 1, 1, 1, 1, 1, 1, 1], 8),
-        800: ([1, 1, 1, 1, 1, 1, 1, 1, 1], 4),
+        250: ([1, 1, 0, 1, 0, 1, 1, 1, 1], 8),
+        499: ([1, 1, 0, 1, 0, 1, 1, 1, 1], 8),
+        500: ([1, 1, 1, 1, 1, 1, 1, 1, 1], 4),
         999: ([1, 1, 1, 1, 1, 1, 1, 1, 1], 4),
     }
     for step, (strength, neck_bits) in table.items():
@@ -51,7 +49,7 @@ def test_pnq_table() -> None:
         assert strengths(plan, step) == strength, step
         assert found[Slot("neck.0", "weight", 4)].bits == found[Slot("predict.0", "activation", 4)].bits == neck_bits
         assert found[Slot("predict.0", "weight", 8)].bits == 8 and found[Slot("backbone.0.conv", "weight", 1)].bits == 1
-    assert not plan.final(SLOTS, 799) and plan.final(SLOTS, 800)
+    assert not plan.final(SLOTS, 499) and plan.final(SLOTS, 500)
 
 
 def test_one_bit_maps_may_have_had_two(tmp_path: Path) -> None:
@@ -74,7 +72,8 @@ stages = [
 @pytest.mark.parametrize(("ramp", "first"), [("shallow-first", 1), ("deep-first", 3)])
 def test_a_ramp_takes_one_layer_after_the_other(ramp: str, first: int) -> None:
     """Two layers over 0.8 of 250 steps: each blends for 100."""
-    plan = plan_of("pnq", f"backbone-activations.ramp={ramp}", "backbone-activations.ramp_share=0.8")
+    backbone = "maps.quantise=[{layers = 'backbone', part = 'activation'}]"
+    plan = plan_of("pnq", backbone, f"maps.ramp={ramp}", "maps.ramp_share=0.8")
     second = 4 - first
     for step, expected in [
         (250, (0.01, 0)),
@@ -101,11 +100,11 @@ def test_shares_and_absolute_epochs() -> None:
     plan = plan_of("two-step", "epochs=10", "weights.share=0", "weights.epochs=4", steps_per_epoch=3)
     assert plan.starts == (0, 18) and plan.steps == 30
     plan = plan_of("pnq", "float.share=0")
-    assert plan.starts[:2] == (0, 0) and plan.stage(0).name == "backbone-activations"
+    assert plan.starts[:2] == (0, 0) and plan.stage(0).name == "maps"
 
 
 def test_too_few_steps_for_all_stages() -> None:
-    with pytest.raises(ConfigError, match=r"stage 'head-8' gets no step: 2 epochs of 2 steps"):
+    with pytest.raises(ConfigError, match=r"stage 'settle' gets no step: 2 epochs of 2 steps"):
         plan_of("pnq", "epochs=2", steps_per_epoch=2)
 
 

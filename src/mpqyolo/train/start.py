@@ -113,8 +113,8 @@ def _foreign(tensors: Mapping[str, Tensor], model: nn.Module) -> set[str]:
 
 
 def _from_run(path: Path) -> _Source:
-    about = run_recipe(path).model
-    return _Source(model_tensors(load_tensors(find(path))[0]), about.classes, about.family == "yolov5")
+    tensors, about = model_tensors(load_tensors(find(path))[0]), run_recipe(path).model
+    return _Source(tensors, about.classes, about.family == "yolov5")
 
 
 def _from_pt(path: Path) -> _Source:
