@@ -23,7 +23,7 @@ from mpqyolo.detector.maps import Maps
 from mpqyolo.train import checkpoint, curves, files, loop
 from mpqyolo.train.checkpoint import BEST, LAST, TEACHER, load_checkpoint, load_tensors
 from mpqyolo.train.log import Reporter
-from mpqyolo.train.recipe_file import load_recipe
+from mpqyolo.train.recipe_file import load_recipe, run_recipe
 from mpqyolo.train.run import Run
 
 
@@ -55,6 +55,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 def test_a_run_leaves_all_its_files(whole: Path) -> None:
     for name in ("run.toml", "results.csv", "results.png", "train_batch.png", "val_predictions.png", BEST, LAST, TEACHER):
         assert (whole / name).stat().st_size > 100, name
+    assert run_recipe(whole).optimiser.lr == 5e-3  # spelled out
     rows = rows_of(whole)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert [row["stage"] for row in rows] == ["float", *["maps"] * 2, *["bits"] * 2, "settle"]

@@ -15,6 +15,17 @@ from mpqyolo.train.checkpoint import make_model
 from mpqyolo.train.recipe_file import load_recipe, names, run_recipe, save_recipe
 
 
+def test_the_rate_suits_the_network_unless_it_is_given() -> None:
+    for overrides, rate in (
+        ((), 5e-3),
+        (("model.family=yolov5",), 2e-3),
+        (("model.family=paper",), 2e-3),
+        (("start=some.pt",), 5e-4),
+        (("start=some.pt", "optimiser.lr=0.25"), 0.25),
+    ):
+        assert load_recipe("pnq", overrides).rate == rate
+
+
 @pytest.mark.parametrize("name", ("direct", "float", "pnq", "two-step", "w4a4"))
 def test_carried_recipes_have_equal_budgets(name: str) -> None:
     assert load_recipe(name).epochs == 100

@@ -47,12 +47,12 @@ class DataPart(_Part):
 class OptimiserPart(_Part):
     """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum; cosine from `lr` to `lr * lr_end` after a linear warm-up.
 
-    Weight decay touches only plain weights. Quantiser scales, by their logarithm, learn at `lr * scale_lr`, weights that become
-    1-bit at `lr * latent_lr`.
+    lr 0: what suits the network (`Recipe.rate`). Weight decay touches only plain weights. Quantiser scales, by their logarithm,
+    learn at `lr * scale_lr`, weights that become 1-bit at `lr * latent_lr`.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=0.0, ge=0)
     lr_end: float = Field(default=0.01, ge=0, le=1)
     weight_decay: float = Field(default=0.02, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -167,6 +167,14 @@ class Recipe(_Part):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
                 raise ValueError(f"'{key}' must be a number from 0 on")
         return switches
+
+    @property
+    def rate(self) -> float:
+        """The learning rate: `optimiser.lr`, or if that is 0 the best one found for such a network with AdamW at batch 16: from
+        trained weights on, for YOLOv5's layer shapes, for family mpq (studies `rate` and `two-bits` of docs/results.md)."""
+        if self.optimiser.lr:
+            return self.optimiser.lr
+        return 5e-4 if self.start else 5e-3 if self.model.family == "mpq" else 2e-3
 
     def side(self, epoch: int) -> int:
         """Side of the training input in this epoch (from 0), px."""

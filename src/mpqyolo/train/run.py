@@ -66,7 +66,9 @@ class Run:
         self.device = pick_device(recipe.device, ranks)
         self.train_set, self.val_set = load_data(recipe)
         classes = self.train_set.classes
-        self.recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"classes": classes})})
+        known: dict[str, Any] = {"model": recipe.model.model_copy(update={"classes": classes})}
+        known |= {"optimiser": recipe.optimiser.model_copy(update={"lr": recipe.rate})}
+        self.recipe = recipe.model_copy(update=known)
         if recipe.batch % ranks.world:
             raise ConfigError(f"batch {recipe.batch} does not divide by {ranks.world} processes")
         self.loader = Loader(
@@ -98,7 +100,7 @@ class Run:
         self.settings: dict[Slot, Setting] = {}
         self.plan.check(self.slots)
         self.kinds = parameter_kind(self.model)
-        self.optimiser: Optimizer = make_optimiser(self.model, self.kinds, recipe.optimiser)
+        self.optimiser: Optimizer = make_optimiser(self.model, self.kinds, self.recipe.optimiser)
         self.ema = Ema(self.model)
         self.oscillation = self._oscillation()
         half = torch.float16 if self.device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
