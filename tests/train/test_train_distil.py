@@ -20,7 +20,7 @@ SIZES, CLASSES = (8, 4, 2), 3
 
 def random_maps(seed: int, width: int = 8) -> Maps:
     torch.manual_seed(seed)
-    return Maps(*(tuple(torch.randn(2, c, s, s) for s in SIZES) for c in (4, CLASSES, width)))
+    return Maps(*(tuple(torch.randn(2, c, s, s) for s in SIZES) for c in (4, CLASSES, width, width)))
 
 
 def learning(maps: Maps) -> Maps:
@@ -35,14 +35,31 @@ def gradient(levels: tuple[Tensor, ...]) -> Tensor:
 def test_a_pupil_that_equals_its_teacher_has_nothing_to_learn() -> None:
     teacher = random_maps(0)
     pupil = learning(teacher)
-    total, parts = distil(pupil, lesson_of(teacher), TeacherPart())
+    total, parts = distil(pupil, lesson_of(teacher), TeacherPart(backbone=1.0))
     total.backward()
-    assert parts["distil_box"].abs() < 1e-5 and parts["distil_hint"].abs() < 1e-5
+    assert all(parts[f"distil_{name}"].abs() < 1e-5 for name in ("box", "hint", "backbone"))
     assert float(gradient(pupil.logit).abs().max()) < 1e-5
     other, _ = distil(random_maps(1), lesson_of(teacher), TeacherPart())
     assert other > total + 0.1
     narrow, parts = distil(random_maps(1, width=4), lesson_of(teacher), TeacherPart())
     assert parts["distil_hint"] == 0 and narrow.isfinite()
+
+
+@pytest.mark.parametrize("which", ["feature", "backbone"])
+def test_hints_price_the_angle_between_maps_where_the_teacher_sees(which: str) -> None:
+    teacher = random_maps(0)
+    pupil = learning(teacher._replace(**{which: random_maps(1).feature}))
+    part = TeacherPart(score=0, box=0, hint=1.0 if which == "feature" else 0, backbone=1.0 if which == "backbone" else 0)
+    total, parts = distil(pupil, lesson_of(teacher), part)
+    assert ("distil_backbone" in parts) == (which == "backbone")
+    score = lesson_of(teacher).score.amax(-1)
+    weight, cell = score.topk(round(score.shape[1] * part.cells), dim=1)
+    mine, theirs = (flatten(getattr(maps, which)) for maps in (pupil, teacher))
+    angle = 1 - torch.cosine_similarity(mine, theirs, dim=-1)
+    assert float(total.detach()) == pytest.approx(float((angle.detach().gather(1, cell) * weight).sum() / weight.sum()), rel=1e-5)
+    total.backward()
+    moved = gradient(getattr(pupil, which)).abs().sum(-1)
+    assert all(set(row.nonzero().flatten().tolist()) == set(chosen.tolist()) for row, chosen in zip(moved, cell, strict=True))
 
 
 def test_distillation_looks_only_where_the_teacher_sees_something() -> None:

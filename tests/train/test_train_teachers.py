@@ -144,6 +144,7 @@ def test_a_published_yolov5_tells_the_surest_of_a_cells_boxes(published: tuple[P
             assert not inside or torch.allclose(told, box, atol=0.05)
         start += 3 * cells
     assert [tuple(f.shape[1:]) for f in lesson.feature] == [(64, 8, 8), (128, 4, 4), (256, 2, 2)]
+    assert [tuple(f.shape[1:]) for f in lesson.backbone] == [(64, 8, 8), (128, 4, 4), (256, 2, 2)]
     assert (lesson.known is None) == (len(classes) == 3)
 
 

@@ -131,10 +131,10 @@ def test_a_published_yolov5_teaches(squares: Path, published: tuple[Path, YOLOv5
     """Its classes by name, and hints, since the student is as wide."""
     path, out = str(published[0]), tmp_path / "run"
     overrides = ("epochs=1", "batch=4", "image_size=64", "data.workers=0", "teacher.always=true", "model.family=paper")
-    recipe = load_recipe("float", overrides, data={"path": str(squares)}, teacher={"path": path}, start=path)
+    recipe = load_recipe("float", overrides, data={"path": str(squares)}, teacher={"path": path, "backbone": 1.0}, start=path)
     loop.train(recipe, out, progress=Notes())
     (row,) = rows_of(out)
-    assert all(float(row[name]) > 0 for name in ("distil_score", "distil_box", "distil_hint"))
+    assert all(float(row[name]) > 0 for name in ("distil_score", "distil_box", "distil_hint", "distil_backbone"))
 
 
 def test_boxes_alone_want_photos_without_labels(squares: Path, photos: Path, tmp_path: Path) -> None:

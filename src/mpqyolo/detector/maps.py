@@ -12,9 +12,11 @@ class Maps(NamedTuple):
 
     distance: (B, 4, h, w); exp(distance) * stride = pixels from the cell's centre to left, top, right, bottom.
     logit: (B, classes, h, w); sigmoid(logit) = score of a class, trained towards the box's quality.
-    feature: (B, c, h, w) the maps that the predictions are read from, for a teacher's hints.
+    feature: (B, c, h, w) the maps that the predictions are read from, and backbone: those that the neck reads, for a teacher's
+    hints.
     """
 
     distance: tuple[Tensor, ...]
     logit: tuple[Tensor, ...]
     feature: tuple[Tensor, ...] = ()
+    backbone: tuple[Tensor, ...] = ()

@@ -46,7 +46,8 @@ class Detector(nn.Module):
         self.stem, self.backbone, self.neck, self.predict = stem, backbone, neck, head
 
     def forward(self, images: Tensor) -> Maps:
-        return self.predict(self.neck(self.backbone(self.stem(self.pixels(images)))))
+        maps = self.backbone(self.stem(self.pixels(images)))
+        return self.predict(self.neck(maps))._replace(backbone=maps)
 
 
 def size_table(size: str) -> dict[str, Any]:

@@ -53,8 +53,8 @@ class PaperDetector(YOLOv5Body):
         self.predict = Head(self.channels, len(classes))
 
     def forward(self, images: Tensor) -> Maps:
-        p3, p4, p5 = self.backbone(self.stem(self.pixels(images)))
-        return self.predict(self.neck((self.neck.code3(p3), self.neck.code4(p4), self.neck.code5(p5))))
+        p3, p4, p5 = maps = self.backbone(self.stem(self.pixels(images)))
+        return self.predict(self.neck((self.neck.code3(p3), self.neck.code4(p4), self.neck.code5(p5))))._replace(backbone=maps)
 
     @torch.no_grad()
     def like_silu(self) -> None:

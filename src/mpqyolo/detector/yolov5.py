@@ -120,7 +120,9 @@ class YOLOv5(YOLOv5Body):
         self.predict = heads[head](self.channels, classes)
 
     def forward(self, images: Tensor) -> Maps | Dense:
-        return self.predict(self.maps(self.pixels(images)))
+        maps = self.backbone(self.stem(self.pixels(images)))
+        found: Maps | Dense = self.predict(self.neck(maps))
+        return found._replace(backbone=maps) if isinstance(found, Maps) else found
 
     def fuse(self) -> YOLOv5:
         """Fold all batch norms into their convolutions, in place: for inference only."""

@@ -12,7 +12,7 @@ from typing import Any
 from mpqyolo.train.files import part_of, settle, write_text
 
 Row = Mapping[str, Any]
-_LOSSES = ("loss", "box", "class", "distil_score", "distil_box", "distil_hint")
+_LOSSES = ("loss", "box", "class", "distil_score", "distil_box", "distil_hint", "distil_backbone")
 _SCORES = ("map", "map50", "voc_ap50")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,9 +30,10 @@ def distil(student: Maps, lesson: Lesson, part: TeacherPart) -> tuple[Tensor, di
     Scores are priced by cross-entropy with the teacher's score q, summed over the classes that the teacher knows. loss
     "weighted": times w. "quality": not weighted, as labels are priced (Li et al. 2020, arXiv 2006.04388). "varifocal": each
     times q + 0.75 p^2 (1 - q), p the student's score (Zhang et al. 2021, arXiv 2008.13367, between its two cases).
-    Boxes: 1 - IoU, seen from one cell, times the teacher's highest score; maps that predictions are read from: 1 - cosine,
-    times w. Each is divided by the sum of its weights, "quality" and "varifocal" by the sum of the highest q (at least 1).
-    Returns the total and the three parts before part.score, part.box and part.hint (detached), float32 scalars.
+    Boxes: 1 - IoU, seen from one cell, times the teacher's highest score; maps that predictions are read from, and those of the
+    backbone: 1 - cosine, times w. Each is divided by the sum of its weights, "quality" and "varifocal" by the sum of the highest
+    q (at least 1). Returns the total and the parts before part.score, part.box, part.hint and part.backbone (detached; the last
+    only where it has a weight), float32 scalars.
     """
     target, known = lesson.score, lesson.known
     logits = flatten(student.logit).float()
@@ -62,12 +64,16 @@ def distil(student: Maps, lesson: Lesson, part: TeacherPart) -> tuple[Tensor, di
         factor = wanted + ALPHA * logit.detach().sigmoid() ** GAMMA * (1 - wanted)
         score_price = (cross * factor).sum() / seen_norm
     mine, theirs = (d.clamp(-6, 6).exp() for d in (chosen(flatten(student.distance).float()), chosen(lesson.distance)))
+    place = torch.zeros_like(score).scatter_(1, cell, weight)
     parts = {
         "distil_score": score_price,
         "distil_box": ((1 - _overlap(mine, theirs)) * seen).sum() / seen_norm,
-        "distil_hint": _hint(student, lesson, torch.zeros_like(score).scatter_(1, cell, weight)) / norm,
+        "distil_hint": _hint(student.feature, lesson.feature, place) / norm,
     }
     total = part.score * parts["distil_score"] + part.box * parts["distil_box"] + part.hint * parts["distil_hint"]
+    if part.backbone:
+        parts["distil_backbone"] = _hint(student.backbone, lesson.backbone, place) / norm
+        total = total + part.backbone * parts["distil_backbone"]
     return total, {name: value.detach() for name, value in parts.items()}
 
 
@@ -108,16 +114,14 @@ def _overlap(a: Tensor, b: Tensor) -> Tensor:
     return both / (areas[0] + areas[1] - both + 1e-9)
 
 
-def _hint(student: Maps, lesson: Lesson, weight: Tensor) -> Tensor:
-    """Weighted sum over cells of 1 - cosine between the feature maps; weight: (B, cells of all levels). 0 where shapes differ."""
+def _hint(student: Sequence[Tensor], teacher: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """Weighted sum over cells of 1 - cosine between maps, 0 where shapes differ; weight: (B, cells of all levels)."""
     total = weight.new_zeros(())
     at = 0
-    for level, logit in enumerate(student.logit):
-        cells = logit.shape[2] * logit.shape[3]
+    for mine, theirs in zip(student, teacher, strict=False):
+        cells = mine.shape[2] * mine.shape[3]
         here, at = weight[:, at : at + cells], at + cells
-        if level < min(len(student.feature), len(lesson.feature)):
-            mine, theirs = student.feature[level], lesson.feature[level]
-            if mine.shape == theirs.shape:
-                cosine = F.cosine_similarity(mine.float(), theirs.float(), dim=1).flatten(1)
-                total = total + ((1 - cosine) * here).sum()
+        if mine.shape == theirs.shape:
+            cosine = F.cosine_similarity(mine.float(), theirs.float(), dim=1).flatten(1)
+            total = total + ((1 - cosine) * here).sum()
     return total

@@ -80,7 +80,8 @@ class TeacherPart(_Part):
     path: a run or checkpoint, the TOML description of an ONNX file, or an ONNX file that `model` (a carried description, or a
     TOML file) describes; empty: this run's own network as it is when distillation begins. threads: of ONNX Runtime.
     use: what the teacher sees at every cell, or only its boxes from a score of `box_score` on, as labels of unlabelled photos.
-    score, box, hint, pseudo: weights of the prices. cells: share of an image's cells that is priced; region, loss: which and how.
+    score, box, hint, backbone, pseudo: weights of the prices. cells: share of an image's cells that is priced.
+    region, loss: which and how.
     """
 
     path: str = ""
@@ -92,6 +93,7 @@ class TeacherPart(_Part):
     score: float = Field(default=1.0, ge=0)
     box: float = Field(default=1.0, ge=0)
     hint: float = Field(default=0.5, ge=0)
+    backbone: float = Field(default=0.0, ge=0)
     pseudo: float = Field(default=1.0, ge=0)
     cells: float = Field(default=0.05, gt=0, le=1)
     region: Literal["score", "discrepancy"] = "score"

@@ -19,13 +19,14 @@ class Lesson(NamedTuple):
 
     score: (B, N, classes) float32 in 0..1, of the data's classes. distance: (B, N, 4) float32, as in Maps.
     known: (classes,) bool, the classes that the teacher knows; the scores of others are 0 and mean nothing. None: all are known.
-    feature: as in Maps, for hints; empty where the teacher has none to show.
+    feature, backbone: as in Maps, for hints; empty where the teacher has none to show.
     """
 
     score: Tensor
     distance: Tensor
     known: Tensor | None = None
     feature: tuple[Tensor, ...] = ()
+    backbone: tuple[Tensor, ...] = ()
 
 
 class Boxes(NamedTuple):

@@ -17,8 +17,8 @@ def lesson_of(maps: Maps, match: Match | None = None) -> Lesson:
     score = flatten(maps.logit).float().sigmoid()
     distance = flatten(maps.distance).float()
     if match is None:
-        return Lesson(score, distance, None, maps.feature)
-    return Lesson(match.pick(score), distance, match.known, maps.feature)
+        return Lesson(score, distance, None, maps.feature, maps.backbone)
+    return Lesson(match.pick(score), distance, match.known, maps.feature, maps.backbone)
 
 
 class NetworkTeacher:

@@ -30,7 +30,8 @@ class PublishedTeacher:
 
     def __call__(self, images: Tensor) -> Lesson:
         with torch.enable_grad(), self.amp:  # as NetworkTeacher
-            features = self.model.maps(self.model.pixels(images))
+            backbone = self.model.backbone(self.model.stem(self.model.pixels(images)))
+            features = self.model.neck(backbone)
             seen: Dense = self.model.predict(features)
         size = (images.shape[2], images.shape[3])
         cells = [(size[0] // stride) * (size[1] // stride) for stride in STRIDES]
@@ -45,4 +46,4 @@ class PublishedTeacher:
         limit = box.new_tensor([size[1], size[0]] * 2)
         distance, told = sayable(Dense(box.clamp(min=0).minimum(limit), torch.cat(scores, 1)), size)
         known = self.match.known
-        return Lesson(told, distance, None if known is None else known.to(images.device), features)
+        return Lesson(told, distance, None if known is None else known.to(images.device), features, backbone)
