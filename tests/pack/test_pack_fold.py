@@ -156,8 +156,9 @@ def test_predictions_of_one_scale_always_fit_and_hold_sixteen_powers_of_two(seed
 def test_a_channel_too_loud_for_its_neighbours_is_held_down() -> None:
     sums = fold.Sums(np.array([30000, 30000]), np.array([0.0, 0.0]), np.array([1200.0, 1200.0]))
     e = fold.stream(np.array([1.0, 12.0]), np.zeros(2), sums, "a")
-    assert product(np.array([[900], [900]]), e).tolist() == [[900], [6 * 900]]
-    assert e.error[0] < 3 and e.error[1] > 6 * 30000
+    # 12 * 2^12 does not fit 16 bits and 0.65 of it does; one step more to the left, 3 standard deviations would not fit.
+    assert np.abs(product(np.array([[900], [900]]), e) - [[900], [0.65 * 12 * 900]]).max() <= 1
+    assert e.error[0] < 3 and e.error[1] > 0.35 * 12 * 30000
 
 
 def test_what_does_not_fit_is_refused_with_the_layer() -> None:

@@ -20,7 +20,7 @@ TOP = 32767
 SHIFTS = range(-15, 17)
 TOP_CODE = 15
 LARGEST_FRACTION = 11  # code 15 and its rounding half, 15.5 * 2^11, is the last that fits 16 bits
-QUIETER = (1, 0.5, 0.25)  # what may be left of the greatest factor where one shift cannot serve all channels
+QUIETER = [1 - k / 20 for k in range(16)]  # what may be left of the greatest factor where one shift cannot serve all channels
 FAR = (16, 8, 5, 3)  # standard deviations: sums beyond are given up where 16 bits cannot hold all that is possible
 
 
@@ -165,10 +165,10 @@ def codes(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Epi
 
 
 def _quieter(factor: np.ndarray) -> Iterator[np.ndarray]:
-    """The factors as they are; then, for want of a shift, the loudest channels held to a half and to a quarter of the loudest.
+    """The factors as they are; then, for want of a shift, the loudest channels held to 95 % of the loudest, to 90 %, ... to 25 %.
 
-    A channel that is that much louder than the others hardly moves before its batch norm; the integer network is what a run's
-    evaluations judge, so what this costs is seen there.
+    Mostly the first few are enough. A channel that is much louder than the others hardly moves before its batch norm; the
+    integer network is what a run's evaluations judge, so what this costs is seen there.
     """
     loudest = np.abs(factor).max(initial=0)
     for share in QUIETER:
