@@ -172,8 +172,8 @@ class Recipe(_Part):
 
     @property
     def rate(self) -> float:
-        """The learning rate: `optimiser.lr`, or if that is 0 the best one found for such a network with AdamW at batch 16: from
-        trained weights on, for YOLOv5's layer shapes, for family mpq (studies `rate` and `two-bits` of docs/results.md)."""
+        """The learning rate: `optimiser.lr`, or if that is 0 what serves such a network with AdamW at batch 16: from trained
+        weights on, for YOLOv5's layer shapes, for family mpq (study `rate` of docs/results.md, for float networks)."""
         if self.optimiser.lr:
             return self.optimiser.lr
         return 5e-4 if self.start else 5e-3 if self.model.family == "mpq" else 2e-3
