@@ -38,9 +38,9 @@ class Notes(Reporter):
         self.said.append(message)
 
 
-def all_stages(squares: Path) -> Recipe:
+def all_stages(squares: Path, *overrides: str) -> Recipe:
     """A recipe that has its last bits only in the last epoch, which is then the best, whatever the scores are."""
-    return tiny_recipe(squares, "pnq", "bits.quantise=[{layers = 'backbone'}]", "settle.quantise=[{layers = '*'}]")
+    return tiny_recipe(squares, "pnq", "bits.quantise=[{layers = 'backbone'}]", "settle.quantise=[{layers = '*'}]", *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(squares: Path, whole: Path, tmp_path
 
     out = tmp_path / "run"
     with pytest.raises(TrainingError, match=r"interrupted at step \d+; go on with: mpqyolo train --resume --out"):
-        loop.train(tiny_recipe(squares, "pnq", "save_steps=1000"), out, progress=Impatient())
+        loop.train(all_stages(squares, "save_steps=1000"), out, progress=Impatient())
     assert load_tensors(out / LAST)[1]["position"]["step"] in (5, 6)
     notes = Notes()
     loop.train(tiny_recipe(squares, "pnq", "epochs=99"), out, resume=True, progress=notes)
