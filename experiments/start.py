@@ -1,7 +1,7 @@
 """What a float YOLOv5 run keeps as the paper family, before any training: python experiments/start.py RUN [WHAT ...]
 
-mAP50 on val of the run, of the start that `--from` makes of it, and of that start with parts at the bits of policy `deep`: WHAT is
-one of maps, head, weights-4, weights-1. Batch norm is estimated anew each time.
+mAP50 on val of the run, of the start that `--from` makes of it, and of that start with parts at the bits of policy `deep`: WHAT
+is one of maps, head, weights-4, weights-1. Batch norm is estimated anew each time.
 """
 
 from __future__ import annotations
