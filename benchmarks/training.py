@@ -1,16 +1,18 @@
 """Images a second of training, stage by stage, and of the loader alone.
 
-    python benchmarks/training.py [--sizes 192 256 320] [--threads 2] [--data DIR] [--json FILE]
+    python benchmarks/training.py [--sizes 192 256 320] [--threads 2] [--isa avx2] [--data DIR] [--json FILE]
 
 Networks take turns, several rounds; the median of each is printed, with its ratio to eager YOLOv5n (torch alone) in the same
 round. A step is forward, loss, backward, clipping and the optimiser's step on one batch of 16 made-up photos with two boxes
-each. With --data, the loader reads that data set (decoded photos in RAM, mosaic and all), without it photos of noise.
+each. With --data, the loader reads that data set (decoded photos in RAM, mosaic and all), without it photos of noise. With
+--isa avx2, torch, oneDNN and the choice between them and our own loops see no AVX-512 and no bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -58,7 +60,7 @@ def stepper(family: str, stage: str | None, size: int) -> Callable[[], None]:
     corners = ((0.1, 0.1, 0.6, 0.6), (0.4, 0.4, 0.9, 0.9))
     boxes = [[i, k, *(size * corner for corner in corners[k])] for i in range(BATCH) for k in (0, 1)]
     targets, loss = torch.tensor(boxes), DetectionLoss(len(CLASSES))
-    amp = torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())  # as train/run.py
+    amp = torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())  # as train/run.py does it
 
     def step() -> None:
         with amp:
@@ -117,16 +119,29 @@ def measure(size: int, rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
+def hold_to_avx2() -> None:
+    """Before the first operation: torch and oneDNN read these then."""
+    os.environ |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    for name in ("_is_avx512_supported", "_is_avx512_bf16_supported"):
+        mock.patch.object(torch.cpu, name, lambda: False).start()
+    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+        raise SystemExit(f"torch goes by {torch.backends.cpu.get_cpu_capability()}; set ATEN_CPU_CAPABILITY=avx2 in the shell")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[192, 256, 320])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--isa", choices=["avx2"])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.isa:
+        hold_to_avx2()
     torch.set_num_threads(options.threads)
-    document: dict[str, Any] = provenance() | {"threads": options.threads, "batch": BATCH, "sizes": {}}
+    fused.keep_memory()  # as train/loop.py does
+    document: dict[str, Any] = provenance() | {"isa": options.isa, "threads": options.threads, "batch": BATCH, "sizes": {}}
     with tempfile.TemporaryDirectory() as folder:
         data = options.data or noise(Path(folder))
         for size in options.sizes:

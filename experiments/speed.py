@@ -127,26 +127,27 @@ def chart(document: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def training_lines(file: Path) -> list[str]:
+def training_lines(folder: Path) -> list[str]:
     """Section of docs/results.md: images a second of training, from what benchmarks/training.py --json wrote."""
-    if not file.is_file():
+    lines = []
+    for file in sorted(folder.glob("training_speed*.json")):
+        document = json.loads(file.read_text())
+        sizes = document["sizes"]
+        made = f"`{document['command']}` ({document['date']}, commit {document['commit']}, {document['machine']['class']})"
+        title = "Held to AVX2, float32" if document["isa"] == "avx2" else "With all the CPU has"
+        lines += ["", f"### {title}, {document['threads']} threads", "", made, ""]
+        lines += [f"| | {' | '.join(f'{size} px' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
+        for name in next(iter(sizes.values())):
+            cells = []
+            for found in sizes.values():
+                ratio = found[name].get("ratio")
+                cells.append(f"{found[name]['images_per_s']:.1f}" + (f" ({ratio:.2f})" if ratio else ""))
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    if not lines:
         return []
-    document = json.loads(file.read_text())
-    sizes = document["sizes"]
-    made = f"`{document['command']}` ({document['date']}, commit {document['commit']}, {document['machine']['class']})"
-    lines = ["", "## Training speed", "", made, ""]
-    lines += [
-        f"Images a second, {document['threads']} threads, batch {document['batch']}, forward, loss, backward and step; medians of"
-    ]
-    lines += ["steps that took turns; in brackets how many times eager YOLOv5n (torch's operators alone) in the same round.", ""]
-    lines += [f"| | {' | '.join(f'{size} px' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
-    for name in next(iter(sizes.values())):
-        cells = []
-        for found in sizes.values():
-            ratio = found[name].get("ratio")
-            cells.append(f"{found[name]['images_per_s']:.1f}" + (f" ({ratio:.2f})" if ratio else ""))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+    about = ["Images a second, forward, loss, backward and step on batches of 16; medians of steps that took turns; in brackets"]
+    about += ["how many times eager YOLOv5n (torch's operators alone) in the same round.", *lines]
+    return ["", "## Training speed", "", *about]
 
 
 def speed_lines(folder: Path) -> list[str]:

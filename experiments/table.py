@@ -209,7 +209,7 @@ def page(document: dict[str, Any]) -> str:
     lines += draw_curves(document["results"], DOCS)
     lines += tradeoff_lines()
     lines += speed_lines(DOCS / "latency")
-    lines += training_lines(DOCS / "training_speed.json")
+    lines += training_lines(DOCS)
     lines += ["", "## Size and operations", "", document["formula"], ""]
     lines += ["Ratios are against the float YOLOv5 of the same size and classes at 640 px."]
     lines += ["The paper prints 16.3 times fewer operations and 14.2 times smaller (which of its models is not public).", ""]
