@@ -325,43 +325,4 @@ inline void lsq_rows_backward(int64_t rows, int64_t n, const float* g, const flo
   });
 }
 
-// (images, h, w, n) -> (images, h/2, w/2, repeat * n): 2x2 average, channels repeated. Rows are output rows of pixels.
-template <class D>
-void pool_forward(int64_t images, int64_t h, int64_t w, int64_t n, int64_t repeat, const typename D::T* x, typename D::T* y) {
-  const int64_t lines = images * (h / 2), row = w * n;
-  mpqt::for_blocks(lines, 1, [=](int64_t line, int64_t, int64_t) {
-    const auto* top = x + line * 2 * row;
-    auto* out = y + line * (w / 2) * n * repeat;
-    for (int64_t i = 0; i < w / 2; i++, top += 2 * n, out += repeat * n)
-      by_lanes(n, [=](int64_t c, auto width) {
-        constexpr int kWidth = decltype(width)::value;
-        typename D::T mean[kWidth];
-        for (int j = 0; j < kWidth; j++) {
-          const auto* at = top + c + j;
-          mean[j] = D::put(0.25f * (D::get(at[0]) + D::get(at[n]) + D::get(at[row]) + D::get(at[row + n])));
-        }
-        for (int64_t k = 0; k < repeat; k++) std::memcpy(out + k * n + c, mean, sizeof mean);
-      });
-  });
-}
-
-template <class D>
-void pool_backward(int64_t images, int64_t h, int64_t w, int64_t n, int64_t repeat, const typename D::T* g, typename D::T* dx) {
-  const int64_t lines = images * (h / 2), row = w * n;
-  mpqt::for_blocks(lines, 1, [=](int64_t line, int64_t, int64_t) {
-    const auto* in = g + line * (w / 2) * n * repeat;
-    auto* top = dx + line * 2 * row;
-    for (int64_t i = 0; i < w / 2; i++, top += 2 * n, in += n * repeat)
-      by_lanes(n, [=](int64_t c, auto width) {
-        constexpr int kWidth = decltype(width)::value;
-        float sum[kWidth] = {};
-        typename D::T to[kWidth];
-        for (int64_t k = 0; k < repeat; k++)
-          for (int j = 0; j < kWidth; j++) sum[j] += D::get(in[k * n + c + j]);
-        for (int j = 0; j < kWidth; j++) to[j] = D::put(0.25f * sum[j]);
-        for (auto* at : {top + c, top + c + n, top + c + row, top + c + row + n}) std::memcpy(at, to, sizeof to);
-      });
-  });
-}
-
 }  // namespace mpqt

@@ -1,7 +1,7 @@
-// What the library of maps.h and conv.cpp shows of maps: C functions by type, for mpqyolo.quantize.fused.
+// What the library of maps.h, shortcut.h and conv.cpp shows of maps: C functions by type, for mpqyolo.quantize.fused.
 #include <pthread.h>
 
-#include "maps.h"
+#include "shortcut.h"
 
 mpqt::Pool mpqt::pool;
 
@@ -26,7 +26,7 @@ T* out(void* p) {
 }  // namespace
 
 // Of these functions' arguments; changes with them, and with VERSION in fused.py.
-extern "C" __attribute__((visibility("default"))) int mpqt_version() { return 3; }
+extern "C" __attribute__((visibility("default"))) int mpqt_version() { return 4; }
 
 // bf16: 0 for float32 maps, 1 for bfloat16.
 // parallel: GOMP_parallel, or null for one thread.
@@ -127,5 +127,20 @@ MPQT mpqt_pool_backward(int bf16, int64_t images, int64_t h, int64_t w, int64_t 
   by_type(bf16, [&](auto d) {
     using T = typename decltype(d)::T;
     pool_backward<decltype(d)>(images, h, w, n, repeat, in<T>(g), out<T>(dx));
+  });
+}
+
+MPQT mpqt_match_forward(int bf16, int64_t rows, int64_t n, int64_t m, const void* x, const float* gain, void* y) {
+  by_type(bf16, [&](auto d) {
+    using T = typename decltype(d)::T;
+    match_forward<decltype(d)>(rows, n, m, in<T>(x), gain, out<T>(y));
+  });
+}
+
+MPQT mpqt_match_backward(int bf16, int64_t rows, int64_t n, int64_t m, const void* g, const void* x, const float* gain, void* dx,
+                         float* sums) {
+  by_type(bf16, [&](auto d) {
+    using T = typename decltype(d)::T;
+    match_backward<decltype(d)>(rows, n, m, in<T>(g), in<T>(x), gain, out<T>(dx), sums);
   });
 }

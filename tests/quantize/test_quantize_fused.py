@@ -12,7 +12,7 @@ from mpqyolo.core.errors import ConfigError
 from mpqyolo.detector.blocks import RPReLU
 from mpqyolo.quantize import fused
 from mpqyolo.quantize.convolve import conv2d
-from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, LsqQuantise, PoolRepeat, Tail
+from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, LsqQuantise, Match, PoolRepeat, Tail
 
 pytestmark = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the training operators need AVX2")
 
@@ -146,6 +146,16 @@ def test_pool(repeat: int, monkeypatch: pytest.MonkeyPatch) -> None:
         for dtype in (torch.float32, torch.bfloat16):
             (x,) = maps(shape, dtype)
             agree(both(monkeypatch, lambda x: PoolRepeat.apply(x, repeat), x), dtype)
+
+
+@pytest.mark.parametrize(("times", "groups"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_match(times: int, groups: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in SHAPES:
+        least = shape[1]
+        (x,) = maps((shape[0], least * groups, *shape[2:]), dtype)
+        gain = torch.randn(1, least * groups, 1, 1)
+        agree(both(monkeypatch, lambda x, gain, to=least * times: Match.apply(x, gain, to), x, gain), dtype)
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:

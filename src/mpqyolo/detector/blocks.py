@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mpqyolo.graph.ir import STREAM_FRACTION
 from mpqyolo.quantize import fused
 from mpqyolo.quantize.layers import QuantConv2d
 from mpqyolo.quantize.quantiser import Quantiser
-from mpqyolo.quantize.ste import NormTail, PoolRepeat, Tail
+from mpqyolo.quantize.ste import Match, NormTail, PoolRepeat, Tail
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03
 SLOPE_LIMIT = 1 - 2.0**-15  # slopes and gains are Q15 numbers in the engine
@@ -77,7 +76,7 @@ class RPReLU(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """The stream beside a convolution: 2x2 average where the stride is 2; channels repeated, or summed in groups and averaged.
+    """The stream beside a convolution: 2x2 average where the stride is 2; channels repeated, or summed in groups.
 
     With `gain`, a trainable factor per input channel that starts at 0: a network trained without shortcuts keeps its function.
     """
@@ -90,17 +89,12 @@ class Shortcut(nn.Module):
         self.gain = nn.Parameter(torch.zeros(1, c_in, 1, 1)) if gain else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride == 2 and self.gain is None and self.c_out >= self.c_in:
-            return PoolRepeat.apply(x, self.c_out // self.c_in)
+        repeat = self.c_out // self.c_in if self.gain is None else 1
         if self.stride == 2:
-            x = functional.avg_pool2d(x, 2)
+            x = PoolRepeat.apply(x, max(repeat, 1))
         if self.gain is not None:
-            x = x * self.gain.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)
-        if self.c_out > self.c_in:
-            return torch.cat([x] * (self.c_out // self.c_in), 1)
-        if self.c_out < self.c_in:
-            return x.unflatten(1, (self.c_in // self.c_out, self.c_out)).sum(1)
-        return x
+            return Match.apply(x, self.gain.clamp(-SLOPE_LIMIT, SLOPE_LIMIT), self.c_out)
+        return x if x.shape[1] == self.c_out else Match.apply(x, torch.ones(self.c_in, 1, 1, device=x.device), self.c_out)
 
 
 class StreamConv(nn.Module):

@@ -22,7 +22,7 @@ from mpqyolo.core.errors import ConfigError
 from mpqyolo.runtime._load import places
 
 _NAME = "libmpqtrain.so"
-VERSION = 3  # of the functions' arguments, as in engine/train/train_ops.cpp
+VERSION = 4  # of the functions' arguments, as in engine/train/train_ops.cpp
 _FLOAT, _INT = ctypes.c_float, ctypes.c_int64
 
 
@@ -234,6 +234,22 @@ def pool_backward(g: Tensor, repeat: int) -> Tensor:
     dx = torch.empty((b, c // repeat, 2 * h, 2 * w), dtype=g.dtype, memory_format=torch.channels_last)
     _call_typed("mpqt_pool_backward", g, *(_INT(v) for v in (b, 2 * h, 2 * w, c // repeat, repeat)), g, dx)
     return dx
+
+
+def match_forward(x: Tensor, gain: Tensor, channels: int) -> Tensor:
+    """gain * x (C numbers), packed, its channels repeated or summed in groups, so that there are `channels`."""
+    b, _, h, w = x.shape
+    y = torch.empty((b, channels, h, w), dtype=x.dtype, memory_format=torch.channels_last)
+    numbers = _numbers(gain)
+    _call_typed("mpqt_match_forward", x, *_rows(x), _INT(channels), x, numbers, y)
+    return y
+
+
+def match_backward(g: Tensor, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `match_forward`'s x, and of its gain (C,)."""
+    dx, sums, numbers = torch.empty_like(x), torch.empty(x.shape[1]), _numbers(gain)
+    _call_typed("mpqt_match_backward", x, *_rows(x), _INT(g.shape[1]), g, x, numbers, dx, sums)
+    return dx, sums
 
 
 def _conv(x: Tensor, weight: Tensor, *setting: int) -> list[Any]:

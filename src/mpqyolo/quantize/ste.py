@@ -256,3 +256,34 @@ class PoolRepeat(Function):
             return fused.pool_backward(fused.packed(g), ctx.repeat), None
         total = g.unflatten(1, (ctx.repeat, -1)).sum(1) * 0.25
         return functional.interpolate(total, scale_factor=2.0, mode="nearest"), None
+
+
+class Match(Function):
+    """gain * x, channels repeated, or summed in groups: (B, C, H, W) -> (B, channels, H, W). gain: C numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, channels: int) -> Tensor:
+        if fused.usable(x):
+            x = fused.packed(x)
+            ctx.save_for_backward(x, gain)
+            return fused.match_forward(x, gain, channels)
+        ctx.save_for_backward(x, gain)
+        y = x * gain
+        if channels > x.shape[1]:
+            y = torch.cat([y] * (channels // x.shape[1]), 1)
+        elif channels < x.shape[1]:
+            y = y.unflatten(1, (-1, channels)).sum(1)
+        return y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, gain = ctx.saved_tensors
+        if fused.usable(x):
+            dx, sums = fused.match_backward(fused.packed(g.to(x.dtype)), x, gain)
+            return dx, sums.view_as(gain), None
+        channels = x.shape[1]
+        if channels < g.shape[1]:
+            g = g.unflatten(1, (-1, channels)).sum(1)
+        elif channels > g.shape[1]:
+            g = torch.cat([g] * (channels // g.shape[1]), 1)
+        return (g * gain).to(x.dtype), _over_channels(g * x).view_as(gain), None
