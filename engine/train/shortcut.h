@@ -65,8 +65,8 @@ void match_forward(int64_t rows, int64_t n, int64_t m, const typename D::T* x, c
   });
 }
 
-// dx: what g (rows of m) says of x; sums: the gradient of each of the n gains.
-template <class D>
+// dx: what g (rows of m) says of x; sums: the gradient of each of the n gains. kRepeat: whether m > n.
+template <class D, bool kRepeat>
 void match_backward(int64_t rows, int64_t n, int64_t m, const typename D::T* g, const typename D::T* x, const float* gain,
                     typename D::T* dx, float* sums) {
   const int64_t least = std::min(n, m);
@@ -80,10 +80,12 @@ void match_backward(int64_t rows, int64_t n, int64_t m, const typename D::T* g, 
         float with[kWidth] = {}, k[kWidth];
         for (int c = 0; c < kWidth; c++) k[c] = gain[own + c];
         for (int64_t row = begin; row < end; row++) {
-          float d[kWidth] = {};
+          float d[kWidth];
           typename D::T to[kWidth];
-          for (int64_t at = first; at < m; at += least)
-            for (int c = 0; c < kWidth; c++) d[c] += D::get(g[row * m + at + c]);
+          for (int c = 0; c < kWidth; c++) d[c] = D::get(g[row * m + first + c]);
+          if constexpr (kRepeat)
+            for (int64_t at = first + least; at < m; at += least)
+              for (int c = 0; c < kWidth; c++) d[c] += D::get(g[row * m + at + c]);
           for (int c = 0; c < kWidth; c++) {
             to[c] = D::put(k[c] * d[c]);
             with[c] += d[c] * D::get(x[row * n + own + c]);

@@ -140,7 +140,8 @@ MPQT mpqt_match_forward(int bf16, int64_t rows, int64_t n, int64_t m, const void
 MPQT mpqt_match_backward(int bf16, int64_t rows, int64_t n, int64_t m, const void* g, const void* x, const float* gain, void* dx,
                          float* sums) {
   by_type(bf16, [&](auto d) {
-    using T = typename decltype(d)::T;
-    match_backward<decltype(d)>(rows, n, m, in<T>(g), in<T>(x), gain, out<T>(dx), sums);
+    using D = decltype(d);
+    using T = typename D::T;
+    (m > n ? match_backward<D, true> : match_backward<D, false>)(rows, n, m, in<T>(g), in<T>(x), gain, out<T>(dx), sums);
   });
 }
