@@ -292,37 +292,4 @@ void lsq_backward(int64_t rows, int64_t n, const typename D::T* g, const typenam
   parts.total(sums);
 }
 
-// The same for weights, rows of n with a scale each; f is the identity, and x is divided as where codes are packed.
-inline void lsq_rows_forward(int64_t rows, int64_t n, const float* x, const float* scale, float low, float high, float t,
-                             float* y) {
-  const float rest = 1 - t;
-  for_jobs(rows, [=](int64_t row) {
-    const float s = scale[row];
-    for (int64_t i = row * n; i < (row + 1) * n; i++) y[i] = t * (code_of(x[i] / s, low, high) * s) + rest * x[i];
-  });
-}
-
-inline void lsq_rows_backward(int64_t rows, int64_t n, const float* g, const float* x, const float* scale, float low, float high,
-                              float t, float* dx, float* sums) {
-  const float rest = 1 - t;
-  for_jobs(rows, [=](int64_t row) {
-    const float s = scale[row];
-    float lanes[kLanes] = {};
-    const auto one = [=](int64_t i, float& sum) {
-      const float v = x[i] / s, inside = std::min(std::max(v, low), high) == v ? 1.0f : 0.0f;
-      sum += g[i] * (code_of(v, low, high) - inside * v);
-      return g[i] * (inside * t + rest);
-    };
-    int64_t i = row * n;
-    for (; i + kLanes <= (row + 1) * n; i += kLanes) {
-      float to[kLanes];
-      for (int lane = 0; lane < kLanes; lane++) to[lane] = one(i + lane, lanes[lane]);
-      std::memcpy(dx + i, to, sizeof to);
-    }
-    for (; i < (row + 1) * n; i++) dx[i] = one(i, lanes[0]);
-    sums[row] = 0;
-    for (const float lane : lanes) sums[row] += lane;
-  });
-}
-
 }  // namespace mpqt

@@ -1,7 +1,8 @@
-// What the library of maps.h, shortcut.h and conv.cpp shows of maps: C functions by type, for mpqyolo.quantize.fused.
+// What the library of maps.h, shortcut.h and weights.h shows of maps: C functions by type, for mpqyolo.quantize.fused.
 #include <pthread.h>
 
 #include "shortcut.h"
+#include "weights.h"
 
 mpqt::Pool mpqt::pool;
 
@@ -26,7 +27,7 @@ T* out(void* p) {
 }  // namespace
 
 // Of these functions' arguments; changes with them, and with VERSION in fused.py.
-extern "C" __attribute__((visibility("default"))) int mpqt_version() { return 4; }
+extern "C" __attribute__((visibility("default"))) int mpqt_version() { return 5; }
 
 // bf16: 0 for float32 maps, 1 for bfloat16.
 // parallel: GOMP_parallel, or null for one thread.
@@ -106,14 +107,34 @@ MPQT mpqt_lsq_backward(int bf16, int64_t rows, int64_t n, const void* g, const v
   });
 }
 
-MPQT mpqt_lsq_rows_forward(int64_t rows, int64_t n, const float* x, const float* scale, float low, float high, float t,
-                           float* y) {
-  lsq_rows_forward(rows, n, x, scale, low, high, t, y);
+MPQT mpqt_binarise_forward(int bf16, int64_t rows, int64_t n, const float* w, float t, void* y) {
+  by_type(bf16, [&](auto d) {
+    using T = typename decltype(d)::T;
+    binarise_forward<decltype(d)>(rows, n, w, t, out<T>(y));
+  });
 }
 
-MPQT mpqt_lsq_rows_backward(int64_t rows, int64_t n, const float* g, const float* x, const float* scale, float low, float high,
-                            float t, float* dx, float* sums) {
-  lsq_rows_backward(rows, n, g, x, scale, low, high, t, dx, sums);
+MPQT mpqt_binarise_backward(int bf16, int64_t rows, int64_t n, const void* g, const float* w, float* dw) {
+  by_type(bf16, [&](auto d) {
+    using T = typename decltype(d)::T;
+    binarise_backward<decltype(d)>(rows, n, in<T>(g), w, dw);
+  });
+}
+
+MPQT mpqt_lsq_rows_forward(int bf16, int64_t rows, int64_t n, const float* w, const float* scale, float low, float high, float t,
+                           void* y) {
+  by_type(bf16, [&](auto d) {
+    using T = typename decltype(d)::T;
+    lsq_rows_forward<decltype(d)>(rows, n, w, scale, low, high, t, out<T>(y));
+  });
+}
+
+MPQT mpqt_lsq_rows_backward(int bf16, int64_t rows, int64_t n, const void* g, const float* w, const float* scale, float low,
+                            float high, float t, float* dw, float* sums) {
+  by_type(bf16, [&](auto d) {
+    using T = typename decltype(d)::T;
+    lsq_rows_backward<decltype(d)>(rows, n, in<T>(g), w, scale, low, high, t, dw, sums);
+  });
 }
 
 MPQT mpqt_pool_forward(int bf16, int64_t images, int64_t h, int64_t w, int64_t n, int64_t repeat, const void* x, void* y) {

@@ -12,7 +12,7 @@ from mpqyolo.core.errors import ConfigError
 from mpqyolo.detector.blocks import RPReLU
 from mpqyolo.quantize import fused
 from mpqyolo.quantize.convolve import conv2d
-from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, LsqQuantise, Match, PoolRepeat, Tail
+from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, BinariseWeight, LsqQuantise, Match, PoolRepeat, Tail
 
 pytestmark = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the training operators need AVX2")
 
@@ -130,14 +130,26 @@ def test_lsq(low: int, high: int, strength: float, dtype: torch.dtype, monkeypat
         agree(both(monkeypatch, shifted, x, scale, shift), dtype)
 
 
-@pytest.mark.parametrize("high", [7, 127])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("strength", [1.0, 0.25])
-def test_lsq_of_weights(high: int, strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights(strength: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LSQ and the sign; where convolutions multiply bfloat16 the result is in it, what torch's cast would have made of it."""
     for shape in SHAPES:
         (x,) = maps(shape, torch.float32)
         scale = torch.rand(shape[0], 1, 1, 1) * 0.1 + 0.05
         assert fused.by_rows(x, scale)
-        agree(both(monkeypatch, lambda x, s: LsqQuantise.apply(x, s, -high, high, 0.1, strength), x, scale), torch.float32)
+        works: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [(lambda w: BinariseWeight.apply(w, strength), (x,))]
+        for high in (7, 127):
+            works.append((lambda w, s, q=high: LsqQuantise.apply(w, s, -q, q, 0.1, strength), (x, scale)))
+        for work, inputs in works:
+
+            def cast(*inputs: Tensor, work: Callable[..., Tensor] = work) -> Tensor:
+                with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                    made = work(*inputs)
+                assert made.dtype == (dtype if fused.usable(x) else torch.float32)
+                return made.to(dtype)
+
+            agree(both(monkeypatch, cast, *inputs), dtype)
 
 
 @pytest.mark.parametrize("repeat", [1, 2, 3])

@@ -22,7 +22,7 @@ from mpqyolo.core.errors import ConfigError
 from mpqyolo.runtime._load import places
 
 _NAME = "libmpqtrain.so"
-VERSION = 4  # of the functions' arguments, as in engine/train/train_ops.cpp
+VERSION = 5  # of the functions' arguments, as in engine/train/train_ops.cpp
 _FLOAT, _INT = ctypes.c_float, ctypes.c_int64
 
 
@@ -193,23 +193,52 @@ def lsq_backward(
 
 
 def lsq_rows_forward(x: Tensor, scale: Tensor, low: int, high: int, strength: float) -> Tensor:
-    """The same for weights (O, C, kh, kw), packed, with a scale for each of O; low is below 0."""
-    y, rows = torch.empty_like(x), _INT(x.shape[0])
-    _call("mpqt_lsq_rows_forward", rows, _INT(x[0].numel()), x, _numbers(scale), *_lsq(low, high, strength), y)
+    """The same for weights (O, C, kh, kw), packed, with a scale for each of O; low is below 0. As `weight_type` says."""
+    y = torch.empty_like(x, dtype=weight_type())
+    _call_typed("mpqt_lsq_rows_forward", y, *_filters(x), x, _numbers(scale), *_lsq(low, high, strength), y)
     return y
 
 
 def lsq_rows_backward(g: Tensor, x: Tensor, scale: Tensor, low: int, high: int, strength: float) -> tuple[Tensor, Tensor]:
     """Gradient of x, and (O,) sums that the scales' gradients are multiples of."""
-    dx, sums, rows = torch.empty_like(x), torch.empty(x.shape[0]), _INT(x.shape[0])
-    _call("mpqt_lsq_rows_backward", rows, _INT(x[0].numel()), g, x, _numbers(scale), *_lsq(low, high, strength), dx, sums)
+    dx, sums = torch.empty_like(x), torch.empty(x.shape[0])
+    _call_typed("mpqt_lsq_rows_backward", g, *_filters(x), g, x, _numbers(scale), *_lsq(low, high, strength), dx, sums)
     return dx, sums
+
+
+def binarise_forward(w: Tensor, strength: float) -> Tensor:
+    """The forward formula of `ste.BinariseWeight` for packed weights, as `weight_type` says."""
+    y = torch.empty_like(w, dtype=weight_type())
+    _call_typed("mpqt_binarise_forward", y, *_filters(w), w, _FLOAT(strength), y)
+    return y
+
+
+def binarise_backward(g: Tensor, w: Tensor) -> Tensor:
+    """g where |w| <= 1, else 0; float32."""
+    dw = torch.empty_like(w)
+    _call_typed("mpqt_binarise_backward", g, *_filters(w), g, w, dw)
+    return dw
+
+
+def weight_type() -> torch.dtype:
+    """In what type convolutions want weights now: made in it, they need not be cast."""
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return torch.bfloat16 if half else torch.float32
+
+
+def weights_usable(w: Tensor) -> bool:
+    """Whether `binarise_forward` can take these."""
+    return w.dtype == torch.float32 and usable(w)
+
+
+def _filters(w: Tensor) -> tuple[Any, Any]:
+    return _INT(w.shape[0]), _INT(w[0].numel())
 
 
 def by_rows(x: Tensor, scale: Tensor) -> bool:
     """Whether `lsq_rows_forward` can take these."""
     each = scale.dim() == 4 and scale.shape[0] == scale.numel() == x.shape[0]
-    return each and x.dtype == torch.float32 and usable(x)
+    return each and weights_usable(x)
 
 
 def _shift(x: Tensor, shift: Tensor | None) -> Tensor:
