@@ -146,7 +146,7 @@ def test_weights(strength: float, dtype: torch.dtype, monkeypatch: pytest.Monkey
             def cast(*inputs: Tensor, work: Callable[..., Tensor] = work) -> Tensor:
                 with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
                     made = work(*inputs)
-                assert made.dtype == (dtype if fused.usable(x) else torch.float32)
+                assert made.dtype == (dtype if fused.usable(inputs[0]) else torch.float32)
                 return made.to(dtype)
 
             agree(both(monkeypatch, cast, *inputs), dtype)
