@@ -182,6 +182,38 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
+@pytest.mark.skipif(not torch.cpu._is_avx512_supported(), reason="needs AVX-512")
+def test_registers_of_any_width_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[list[Tensor]] = []
+    caches = fused._library, fused._function
+    try:
+        for wide in (True, False):
+            monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda wide=wide: wide)
+            for cached in caches:
+                cached.cache_clear()
+            library = fused._library()
+            assert library is not None and library._name.endswith("_avx512.so") == wide
+            made: list[Tensor] = []
+            for dtype in (torch.float32, torch.bfloat16):
+                z, r, g = (fused.packed(x) for x in maps((4, 41, 20, 20), dtype, 3))
+                numbers = [torch.linspace(-1, 1, 41) for _ in range(3)]
+                made += [
+                    fused.tail_forward(z, r, *numbers),
+                    *fused.tail_backward(g, z, r, *numbers[:2]),
+                    *fused.moments(z, numbers[0]),
+                ]
+                made += [fused.norm_backward(g, z, *numbers, False), fused.match_forward(z, numbers[0], 82)]
+                made += [fused.lsq_forward(z, None, 0.3, 0, 15, 1.0), *fused.lsq_backward(g, z, None, 0.3, 0, 15, 0.5)]
+            w, g = maps((8, 41, 3, 3), torch.float32, 2)
+            made += [fused.binarise_forward(w, 1.0), *fused.lsq_rows_backward(g, w, torch.full((8,), 0.1), -7, 7, 1.0)]
+            found.append(made)
+    finally:
+        monkeypatch.undo()
+        for cached in caches:
+            cached.cache_clear()
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 # images, h, w, c, o, k, stride, pad, border: odd sizes, channels that fill no vector, and the detectors' own kinds of filters
 CONVOLUTIONS = [
     (2, 9, 7, 11, 7, 3, 1, 1, 0),

@@ -12,6 +12,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from mpqyolo.core.errors import ConfigError
 from mpqyolo.runtime._load import places
 
-_NAME = "libmpqtrain.so"
+_NAME, _NAME_WIDE = "libmpqtrain.so", "libmpqtrain_avx512.so"  # one source, registers of 256 and of 512 bits
 VERSION = 5  # of the functions' arguments, as in engine/train/train_ops.cpp
 _FLOAT, _INT = ctypes.c_float, ctypes.c_int64
 
@@ -35,7 +36,8 @@ def _library() -> ctypes.CDLL | None:
     chosen = os.environ.get("MPQ_TRAIN_OPS")
     if chosen == "none" or not torch.cpu._is_avx2_supported():
         return None
-    for place in [Path(chosen)] if chosen else places(_NAME):
+    names = [_NAME_WIDE, _NAME] if torch.cpu._is_avx512_supported() else [_NAME]
+    for place in [Path(chosen)] if chosen else chain.from_iterable(map(places, names)):
         if place.is_file():
             library = ctypes.CDLL(str(place))
             if getattr(library, "mpqt_version", int)() != VERSION:
