@@ -75,6 +75,15 @@ inline void by_lanes(int64_t n, const Lanes& lanes) {
   for (; c < n; c++) lanes(c, std::integral_constant<int, 1>());
 }
 
+// y = x / 255, of bytes.
+template <class D>
+void pixels(int64_t count, const uint8_t* x, typename D::T* y) {
+  constexpr int64_t kBlock = 1 << 14;
+  mpqt::for_blocks(count, kBlock, [=](int64_t, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) y[i] = D::put(static_cast<float>(x[i]) / 255.0f);
+  });
+}
+
 // y = f(gain * z + r - before) + after, f(v) = v below zero slope * v. r may be null.
 template <class D, bool kResidual>
 void tail_forward(int64_t rows, int64_t n, const typename D::T* z, const typename D::T* r, const float* gain, const float* before,

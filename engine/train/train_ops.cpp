@@ -27,7 +27,7 @@ T* out(void* p) {
 }  // namespace
 
 // Of these functions' arguments; changes with them, and with VERSION in fused.py.
-extern "C" __attribute__((visibility("default"))) int mpqt_version() { return 5; }
+extern "C" __attribute__((visibility("default"))) int mpqt_version() { return 6; }
 
 // bf16: 0 for float32 maps, 1 for bfloat16.
 // parallel: GOMP_parallel, or null for one thread.
@@ -36,6 +36,13 @@ MPQT mpqt_threads(int threads, mpqt::Parallel parallel) {
   static const int once = pthread_atfork(nullptr, nullptr, [] { mpqt::pool = {}; });
   static_cast<void>(once);
   mpqt::pool = {threads > 1 ? parallel : nullptr, static_cast<unsigned>(threads)};
+}
+
+MPQT mpqt_pixels(int bf16, int64_t count, const uint8_t* x, void* y) {
+  by_type(bf16, [&](auto d) {
+    using T = typename decltype(d)::T;
+    pixels<decltype(d)>(count, x, out<T>(y));
+  });
 }
 
 MPQT mpqt_tail_forward(int bf16, int64_t rows, int64_t n, const void* z, const void* r, const float* gain, const float* before,

@@ -152,6 +152,14 @@ def test_weights(strength: float, dtype: torch.dtype, monkeypatch: pytest.Monkey
             agree(both(monkeypatch, cast, *inputs), dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pixels(dtype: torch.dtype) -> None:
+    images = torch.arange(2 * 3 * 96 * 96).to(torch.uint8).view(2, 96, 96, 3).permute(0, 3, 1, 2)
+    assert fused.divides(images) and not fused.divides(images[:, :, ::2])
+    made = fused.pixels(images, dtype)
+    assert torch.equal(made, images.float().div(255).to(dtype)) and made.stride() == images.stride()
+
+
 @pytest.mark.parametrize("repeat", [1, 2, 3])
 def test_pool(repeat: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for shape in SHAPES:

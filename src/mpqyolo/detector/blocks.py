@@ -34,13 +34,15 @@ class Pixels(nn.Module):
         self.input_quantiser: Quantiser | None = None
 
     def forward(self, images: Tensor) -> Tensor:
+        half = self.input_quantiser is None and torch.is_autocast_enabled(images.device.type)
+        # 0..255 and 255 are exact in half precision too: rounded once, as the convolution would round the float quotient.
+        dtype = torch.get_autocast_dtype(images.device.type) if half else torch.float32
         if images.dtype != torch.uint8:
             x = images / 255
-        elif self.input_quantiser is None and torch.is_autocast_enabled(images.device.type):
-            # 0..255 and 255 are exact in half precision too: rounded once, as the convolution would round the float quotient.
-            x = images.to(torch.get_autocast_dtype(images.device.type)).div_(255)
+        elif dtype in (torch.float32, torch.bfloat16) and fused.divides(images):
+            x = fused.pixels(images, dtype)
         else:
-            x = images.float().div_(255)
+            x = images.to(dtype).div_(255)
         return x if self.input_quantiser is None else self.input_quantiser(x)
 
 

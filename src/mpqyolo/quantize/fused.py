@@ -23,7 +23,7 @@ from mpqyolo.core.errors import ConfigError
 from mpqyolo.runtime._load import places
 
 _NAME, _NAME_WIDE = "libmpqtrain.so", "libmpqtrain_avx512.so"  # one source, registers of 256 and of 512 bits
-VERSION = 5  # of the functions' arguments, as in engine/train/train_ops.cpp
+VERSION = 6  # of the functions' arguments, as in engine/train/train_ops.cpp
 _FLOAT, _INT = ctypes.c_float, ctypes.c_int64
 
 
@@ -231,6 +231,20 @@ def weight_type() -> torch.dtype:
 def weights_usable(w: Tensor) -> bool:
     """Whether `binarise_forward` can take these."""
     return w.dtype == torch.float32 and usable(w)
+
+
+def divides(images: Tensor) -> bool:
+    """Whether `pixels` can take these."""
+    dense = images.is_contiguous() or images.is_contiguous(memory_format=torch.channels_last)
+    tracing = torch.jit.is_tracing()
+    return images.device.type == "cpu" and images.dtype == torch.uint8 and dense and not tracing and _library() is not None
+
+
+def pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bytes divided by 255, rounded once: float32 or bfloat16."""
+    y = torch.empty_like(images, dtype=dtype)
+    _call_typed("mpqt_pixels", y, _INT(images.numel()), images, y)
+    return y
 
 
 def _filters(w: Tensor) -> tuple[Any, Any]:
