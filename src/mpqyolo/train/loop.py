@@ -121,8 +121,8 @@ class _Loop:
         run, position, recipe = self.run, self.run.position, self.run.recipe
         self.report.begin(run.plan.steps, position.step, recipe.batch, lambda step: recipe.share(step / len(run.loader)))
         while position.epoch < recipe.epochs and not position.finished:
-            mosaic = position.epoch < recipe.epochs - recipe.mosaic_off_epochs
-            for batch in run.loader.epoch(position.epoch, position.batch, mosaic, recipe.side(position.epoch)):
+            mosaics = recipe.mosaics(position.epoch)
+            for batch in run.loader.epoch(position.epoch, position.batch, mosaics, recipe.side(position.epoch)):
                 self._step(batch)
             self._end_epoch()
         position.finished = position.finished or "all epochs done"

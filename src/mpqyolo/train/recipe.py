@@ -146,7 +146,7 @@ class Recipe(_Part):
     grow: tuple[tuple[float, int], ...] = ()
     epochs: int = Field(default=100, ge=1)
     batch: int = Field(default=16, ge=1)
-    mosaic_off_epochs: int = Field(default=10, ge=0)
+    mosaic_off_epochs: int | None = Field(default=None, ge=0)  # None: 15 % of the epochs
     seed: int = Field(default=0, ge=0)
     amp: bool = True  # mixed precision in training where there is CUDA, or a CPU that multiplies bfloat16; never in evaluation
     device: str = "auto"
@@ -177,6 +177,12 @@ class Recipe(_Part):
         if self.optimiser.lr:
             return self.optimiser.lr
         return 5e-4 if self.start else 5e-3 if self.model.family == "mpq" else 2e-3
+
+    def mosaics(self, epoch: int) -> bool:
+        """Whether this epoch (from 0) trains on mosaics. The last ones do not, while the rate still teaches: the network has to
+        learn photos as they are (study `settle` of docs/results.md)."""
+        off = self.mosaic_off_epochs
+        return epoch < self.epochs - (round(0.15 * self.epochs) if off is None else off)
 
     def side(self, epoch: int) -> int:
         """Side of the training input in this epoch (from 0), px."""
