@@ -110,6 +110,13 @@ def test_inputs_grow() -> None:
             load_recipe("float", [f"grow={wrong}"])
 
 
+def test_mosaics_end_before_the_run_does() -> None:
+    recipe = load_recipe("float", ("epochs=40",))
+    assert [recipe.mosaics(epoch) for epoch in (0, 33, 34, 39)] == [True, True, False, False]
+    recipe = load_recipe("float", ("epochs=40", "mosaic_off_epochs=0"))
+    assert recipe.mosaics(39)
+
+
 def test_a_rule_must_match_a_layer() -> None:
     part = load_recipe("direct", ["model.rules=[['backbone.stage64.*', 1, 32]]", "model.classes=['a']"]).model
     with pytest.raises(ConfigError, match=r"no layer is called 'backbone\.stage64\.\*'; there are: .*backbone\.stage32"):
