@@ -22,6 +22,8 @@ namespace {
 
 // Sums of 6 tiles and 16 channels at one place -> sums[tile][16], in the order of kOrder.
 struct Multiply {
+  static constexpr int kBlock = 6;  // tiles side by side in registers
+
   static void run(const uint8_t* x, int row, const uint8_t* w, int steps, int stretch, int32_t* sums) {
     const V ones = _mm256_set1_epi16(1);
     V acc[kBlock][2], sum[kBlock][2];

@@ -6,7 +6,6 @@
 
 namespace mpq::MPQ_ISA_SPACE::winograd {
 
-constexpr int kBlock = 6;      // tiles side by side in registers
 constexpr int kPlaces = 16;    // of a transformed tile
 constexpr uint8_t kLift = 30;  // makes differences positive
 
@@ -15,7 +14,7 @@ inline int row_bytes(const Conv& conv) { return round_up(conv.in_channels, 32); 
 inline int blocks(const Conv& conv) { return (conv.out_channels + kChannels - 1) / kChannels; }
 
 // Tiles at a time: a place's inputs and sums stay in L1, all places in L2.
-inline int batch(const Conv& conv) { return conv.in_channels > 128 ? 4 * kBlock : 8 * kBlock; }
+inline int batch(const Conv& conv) { return conv.in_channels > 128 ? 24 : 48; }
 
 inline bool lifted(int place) { return place != 5; }  // all but (d1 + d2) of (d1 + d2)
 
@@ -81,9 +80,11 @@ inline void outputs(const int32_t* m, size_t next, const V lift[4][2], __m128i r
   }
 }
 
-// Multiply::run(x, row, w, steps, stretch, sums) leaves the sums of kBlock tiles and 16 channels at one place in sums[tile][16].
+// Multiply::run(x, row, w, steps, stretch, sums) leaves the sums of kBlock tiles (a divisor of 24) and 16 channels at one place
+// in sums[tile][16].
 template <class Multiply>
 void run_by_tiles(const Conv& conv, const ConvCall& call) {
+  static_assert(24 % Multiply::kBlock == 0);
   const int row = row_bytes(conv), most = batch(conv), across = (conv.width + 1) / 2, n = steps(conv);
   const int first = call.begin / conv.out_pitch / 2 * across, rows = (call.end + conv.out_pitch - 1) / conv.out_pitch;
   const int last = (rows + 1) / 2 * across, bottom = conv.height + 1 - conv.pad, end = conv.width + 1 - conv.pad;
@@ -109,7 +110,7 @@ void run_by_tiles(const Conv& conv, const ConvCall& call) {
       const Head& head = *reinterpret_cast<const Head*>(prepared);
       for (int place = 0; place < kPlaces; place++) {
         const uint8_t* w = prepared + sizeof(Head) + static_cast<size_t>(place) * n * kStepBytes;
-        for (int t = 0; t < tiles; t += kBlock) {
+        for (int t = 0; t < tiles; t += Multiply::kBlock) {
           Multiply::run(inputs + place * next_input + static_cast<size_t>(t) * row, row, w, n, head.stretch[place],
                         sums + place * next_sum + static_cast<size_t>(t) * kChannels);
         }
