@@ -41,7 +41,10 @@ SCORES = {  # keys of an entry, and their columns
     "packed_test_map50": "packed test",
     "packed_both_map50": "packed val+test",
 }
-TAUGHT = "_taught"  # how roles of runs with a teacher end
+WITH = {
+    "_taught": ", with a teacher",
+    "_long": ", 150 epochs",
+}  # how roles end whose twin is another run, and what to say of them
 SAID = {"sign": ", fixed sign"}  # what the README says of a role beside its policy
 FEW = 100  # photos: a smaller test set is judged together with val
 SEEDS = 10  # seeds 0.. that an entry may have
@@ -230,12 +233,12 @@ def summary(document: dict[str, Any]) -> str:
             for role, entry in roles.items():
                 if "packed_test_map50" not in entry:
                     continue
-                taught = TAUGHT if role.endswith(TAUGHT) else ""
+                end = next((end for end in WITH if role.endswith(end)), "")
                 few = "both_" if entry["test_images"] < FEW else "test_"
-                floats = [roles.get(name, {}).get(f"{few}map50") for name in ("yolov5", f"float_twin{taught}")]
+                floats = [roles.get(name, {}).get(f"{few}map50") for name in ("yolov5", f"float_twin{end}")]
                 score = entry[f"packed_{few}map50"]
                 share = f"{score / floats[1]:.2f}" if floats[1] else ""
-                name = f"{data}, {model}" + (", with a teacher" if taught else "") + SAID.get(role, "")
+                name = f"{data}, {model}" + WITH.get(end, "") + SAID.get(role, "")
                 scores = (*map(percent, floats), percent(score))
                 lines.append(table_row((name, entry["policy"], *scores, share, f"{entry['bytes']:,}")))
     lines += [
