@@ -84,7 +84,7 @@ def compare(run: Path, file: Path) -> None:
     )
     print(f"\n{'':<10}  {'mAP':>5}  {'mAP50':>5}  {'bytes':>10}  {'ms':>6}   on the 16 photos, 1 thread")
     for name, model, size in rows:
-        predict = open_predictor(str(model), None, 0.001, 1, as_trained=True)
+        predict = open_predictor(str(model), None, 0.001, 1, as_trained=model != file)
         result, speed = evaluate(predict, dataset), milliseconds(predict, dataset)
         print(f"{name:<10}  {result.map:5.3f}  {result.map50:5.3f}  {size:10,}  {speed:6.1f}   {predict.backend}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +67,8 @@ def test_train_pack_and_detect(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert found.size == (said["width"], said["height"]) and len(found) == len(said["detections"]) > 0
     assert np.allclose([d["xyxy"] for d in said["detections"]], found.xyxy)
     assert size % 32 == 0 and any((tmp_path / "pictures").iterdir())
+
+    capsys.readouterr()
+    runpy.run_path(str(ROOT / "tools" / "demo.py"))["compare"](run, file)  # what `make demo-train` ends with
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert [row[0] for row in rows[-3:]] == ["float", "quantised", "packed"] and float(rows[-1][2]) >= 0.9
