@@ -79,6 +79,11 @@ def test_a_wrong_override_is_one_clear_line(override: str) -> None:
     assert "\n" not in str(fault.value) and override.partition("=")[0].split(".")[-1] in str(fault.value)
 
 
+def test_a_key_that_is_nearly_right_is_proposed() -> None:
+    with pytest.raises(ConfigError, match="do you mean 'mosaic_off_epochs'"):
+        load_recipe("pnq", ["mosaic_off_epoch=3"])
+
+
 @pytest.mark.parametrize("name", names())
 def test_run_toml_gives_the_recipe_back(tmp_path: Path, name: str) -> None:
     overrides = ("model.classes=['a \"b\"', 'ü']", "model.options={widths = [8, 8], act = 'x'}", "model.rules=[['neck.*', 8, 8]]")

@@ -99,7 +99,9 @@ def predict(
             progress(done, total)
     if good:
         end = f"; pictures are in {out}" if out else ""
-        say(f"{good} photos, {busy / good * 1e3:.1f} ms each for {predictor.backend}{'; verified' if verify else ''}{end}")
+        say(
+            f"{good} photo{'s' if good > 1 else ''}, {busy / good * 1e3:.1f} ms each for {predictor.backend}{'; verified' if verify else ''}{end}"
+        )
     return 1 if failures else 0
 
 

@@ -103,8 +103,8 @@ def _override(tree: dict[str, Any], text: str) -> None:
     elif head in Recipe.model_fields:
         node, path = tree, [head, *path]
     else:
-        known = ", ".join([*Recipe.model_fields, *named])
-        raise ConfigError(f"--set {text}: unknown section or stage '{head}'; known: {known}")
+        known = [*Recipe.model_fields, *named]
+        raise ConfigError(f"--set {text}: unknown key or stage '{head}'{guess(head, known)}; known: {', '.join(known)}")
     for part in path[:-1]:
         child = node.get(part, {})
         if not isinstance(child, Mapping):
