@@ -99,9 +99,8 @@ def predict(
             progress(done, total)
     if good:
         end = f"; pictures are in {out}" if out else ""
-        say(
-            f"{good} photo{'s' if good > 1 else ''}, {busy / good * 1e3:.1f} ms each for {predictor.backend}{'; verified' if verify else ''}{end}"
-        )
+        photos = "1 photo" if good == 1 else f"{good} photos"
+        say(f"{photos}, {busy / good * 1e3:.1f} ms each for {predictor.backend}{'; verified' if verify else ''}{end}")
     return 1 if failures else 0
 
 
