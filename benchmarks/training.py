@@ -60,7 +60,7 @@ def stepper(family: str, stage: str | None, size: int) -> Callable[[], None]:
     corners = ((0.1, 0.1, 0.6, 0.6), (0.4, 0.4, 0.9, 0.9))
     boxes = [[i, k, *(size * corner for corner in corners[k])] for i in range(BATCH) for k in (0, 1)]
     targets, loss = torch.tensor(boxes), DetectionLoss(len(CLASSES))
-    amp = torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())  # as train/run.py does it
+    amp = torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())  # as train/run.py
 
     def step() -> None:
         with amp:

@@ -62,7 +62,8 @@ def read_pt(path: str | Path) -> PtFile:
     except zipfile.BadZipFile:
         reason = "no complete checkpoint of torch 1.6 or later (a zip file); load it with torch and save it again"
         raise CheckpointError(f"{path}: {reason}") from None
-    except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zlib.error) as fault:
+    # zipfile says by a RuntimeError, of whatever kind, that it cannot unpack a part: encrypted, or packed in an unknown way
+    except (OSError, EOFError, ValueError, RuntimeError, zlib.error) as fault:
         raise CheckpointError(f"{path}: cannot be read: {getattr(fault, 'strerror', None) or fault}") from None
 
 

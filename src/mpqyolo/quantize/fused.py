@@ -80,11 +80,14 @@ def keep_memory() -> None:
             mallopt(ctypes.c_int(setting), ctypes.c_int(size))
 
 
+def _ours(x: Tensor) -> bool:
+    """Whether our loops may stand in for torch's operations on x: on the CPU, and not while a trace has to see them."""
+    return x.device.type == "cpu" and not torch.jit.is_tracing() and _library() is not None
+
+
 def usable(x: Tensor) -> bool:
-    """Whether x (B, C, H, W) can be worked on in place of torch, whose operations a trace has to see."""
-    if torch.jit.is_tracing():
-        return False
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.dim() == 4 and _library() is not None
+    """Whether x (B, C, H, W) can be worked on in place of torch."""
+    return x.dtype in (torch.float32, torch.bfloat16) and x.dim() == 4 and _ours(x)
 
 
 @cache
@@ -236,8 +239,7 @@ def weights_usable(w: Tensor) -> bool:
 def divides(images: Tensor) -> bool:
     """Whether `pixels` can take these."""
     dense = images.is_contiguous() or images.is_contiguous(memory_format=torch.channels_last)
-    tracing = torch.jit.is_tracing()
-    return images.device.type == "cpu" and images.dtype == torch.uint8 and dense and not tracing and _library() is not None
+    return images.dtype == torch.uint8 and dense and _ours(images)
 
 
 def pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
