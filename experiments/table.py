@@ -42,7 +42,7 @@ SCORES = {  # keys of an entry, and their columns
     "packed_both_map50": "packed val+test",
 }
 # How roles end whose float runs are others than those of the plain roles, and what the README says of them.
-WITH = {"_taught": ", with a teacher", "_long": ", 150 epochs", "_late": ", mosaics until ten epochs before the end"}
+WITH = {"_taught": ", with a teacher", "_long": ", {epochs} epochs", "_person": ", person alone, with a teacher", "_late": ", mosaics until ten epochs before the end"}
 SAID = {"sign": ", fixed sign"}  # what the README says of a role beside its policy
 FEW = 100  # photos: a smaller test set is judged together with val
 SEEDS = 10  # seeds 0.. that an entry may have
@@ -236,7 +236,7 @@ def summary(document: dict[str, Any]) -> str:
                 floats = [roles.get(name, {}).get(f"{few}map50") for name in (f"yolov5{end}", f"float_twin{end}")]
                 score = entry[f"packed_{few}map50"]
                 share = f"{score / floats[1]:.2f}" if floats[1] else ""
-                name = f"{data}, {model}" + WITH.get(end, "") + SAID.get(role.removesuffix(end), "")
+                name = f"{data}, {model}" + WITH.get(end, "").format(**entry) + SAID.get(role.removesuffix(end), "")
                 scores = (*map(percent, floats), percent(score))
                 lines.append(table_row((name, entry["policy"], *scores, share, f"{entry['bytes']:,}")))
     lines += [
