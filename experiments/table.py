@@ -42,7 +42,12 @@ SCORES = {  # keys of an entry, and their columns
     "packed_both_map50": "packed val+test",
 }
 # How roles end whose float runs are others than those of the plain roles, and what the README says of them.
-WITH = {"_taught": ", with a teacher", "_long": ", {epochs} epochs", "_person": ", person alone, with a teacher", "_late": ", mosaics until ten epochs before the end"}
+WITH = {
+    "_taught": ", with a teacher",
+    "_long": ", {epochs} epochs",
+    "_person": ", person alone, with a teacher",
+    "_late": ", mosaics until ten epochs before the end",
+}
 SAID = {"sign": ", fixed sign"}  # what the README says of a role beside its policy
 FEW = 100  # photos: a smaller test set is judged together with val
 SEEDS = 10  # seeds 0.. that an entry may have
