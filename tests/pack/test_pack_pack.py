@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,20 @@ def test_a_run_becomes_a_proven_file(bits: str, trained: dict[str, Any], squares
         assert np.array_equal(ours.xyxy, reference.xyxy) and np.array_equal(ours.score, reference.score)
         found += len(ours)
     assert found >= len(squares) / 2
+
+
+def test_a_card_names_no_place_of_this_machine(trained: dict[str, Any], tmp_path: Path) -> None:
+    """Folders and files that a recipe names become their last names."""
+    here = Path("/some/where")
+    given, recipe = trained["paper"], trained["paper"].recipe
+    data = recipe.data.model_copy(update={"unlabelled": str(here / "street")})
+    teacher = recipe.teacher.model_copy(update={"path": str(here / "big.onnx"), "model": str(here / "big.toml")})
+    shutil.copytree(given.folder, tmp_path / "run")
+    save_recipe(tmp_path / "run", recipe.model_copy(update={"data": data, "teacher": teacher, "start": str(here / "first")}))
+    told = pack(tmp_path / "run", tmp_path / "m.mpqy").model.card["recipe"]
+    assert told["data"]["unlabelled"] == "street" and told["start"] == "first"
+    assert told["teacher"]["path"] == "big.onnx" and told["teacher"]["model"] == "big.toml"
+    assert str(here) not in json.dumps(told)
 
 
 def weights_and_bits(model: torch.nn.Module) -> list[tuple[torch.Tensor, int]]:

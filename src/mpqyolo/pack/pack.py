@@ -172,7 +172,7 @@ def _card(name: str, source: Path, recipe: Recipe, size: tuple[int, int], photos
     record = load_tensors(file)[1]
     metrics: dict[str, Any] = {f"val_{key}": record[key] for key in ("map", "map50", "voc_ap50") if key in record}
     told = recipe.model_dump(mode="json", exclude_defaults=True)
-    for part, key in (("data", "path"), ("teacher", "path")):
+    for part, key in (("data", "path"), ("data", "unlabelled"), ("teacher", "path"), ("teacher", "model")):
         if told.get(part, {}).get(key):
             told[part][key] = _last(told[part][key])
     if told.get("start"):
