@@ -72,7 +72,7 @@ def test_float_has_no_quantisers_and_odd_wishes_are_refused() -> None:
 def test_switches() -> None:
     fixed = tiny(trainable_scale=False, shift=False)
     trained = {name for name, p in fixed.named_parameters() if p.requires_grad}
-    assert not any("log_scale" in name or name.endswith("quantiser.shift") for name in trained)
+    assert not any(name.endswith(("log_scale", "log_ratio")) or name.endswith("quantiser.shift") for name in trained)
     assert tiny(ste="clip").backbone.stage4[0].conv.input_quantiser.ste == "clip"
 
 
@@ -82,7 +82,7 @@ def test_kinds_of_parameters() -> None:
     assert set(kinds) == {name for name, _ in model.named_parameters()}
     assert {k for n, k in kinds.items() if n.startswith("backbone") and n.endswith("conv.weight")} == {"latent"}
     assert {k for n, k in kinds.items() if n.startswith("neck") and n.endswith("conv.weight")} == {"weight"}
-    assert {k for n, k in kinds.items() if n.endswith("log_scale")} == {"scale"}
+    assert {k for n, k in kinds.items() if n.endswith(("log_scale", "log_ratio"))} == {"scale"}
     assert {k for n, k in kinds.items() if n.endswith(("bias", "shift", "slope", "bn.weight", "before"))} == {"norm"}
 
 
@@ -123,9 +123,9 @@ def test_rates() -> None:
     a = torch.tensor([1.0, -1.0, 2.0, -0.5])
     assert health.flip_rate(a, -a) == 1.0 and health.flip_rate(a, a) == 0.0
     quantiser = tiny().neck.sppf.reduce.conv.weight_quantiser
-    quantiser.set_scale(torch.full_like(quantiser.log_scale, 0.1))
     w = torch.full((4, 16, 1, 1), 0.5)
     w[:2] = 2.0
+    quantiser.set_scale(torch.full((4,), 0.1), w)
     assert health.clip_rate(quantiser, w) == 0.5
 
 

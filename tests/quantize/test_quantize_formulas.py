@@ -71,11 +71,16 @@ def test_lsq(seed: int, bits: int, activation: bool, scales: int) -> None:
     x = torch.from_numpy(rng.normal(0, 1, (2, 3, 2, 2)).astype(np.float32))
     quantiser: Lsq = LsqActivation(bits) if activation else LsqWeight(bits, scales)
     quantiser.set_strength(1)
-    quantiser.set_scale(torch.full_like(quantiser.log_scale, 0.13))
+    if isinstance(quantiser, LsqWeight):
+        quantiser.set_scale(torch.full((scales,), 0.13), x)
+    else:
+        quantiser.set_scale(torch.tensor(0.13))
     quantiser.initialised.fill_(True)
     low, high = (0, 2**bits - 1) if activation else (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
     assert quantiser.limits == (low, high)
-    s, dx, ds = float(torch.tensor(0.13).log().exp()), [], np.zeros(2)
+    s = quantiser.scale_of(x).detach().double()
+    assert torch.allclose(s, torch.tensor(0.13, dtype=torch.float64), rtol=1e-5)
+    dx, ds = [], np.zeros(2)
     for place, v in enumerate((x.double() / s).flatten().tolist()):
         inside = low <= v <= high
         code = min(max(math.floor(v + 0.5), low), high)
@@ -86,9 +91,10 @@ def test_lsq(seed: int, bits: int, activation: bool, scales: int) -> None:
     n = x.numel() if one else x[0].numel()
     got = gradient(quantiser, x)
     assert got.flatten().tolist() == dx
-    # The parameter is log s, so its gradient is s times that of s.
-    assert np.allclose(quantiser.log_scale.grad.flatten(), s * scale_gradient / math.sqrt(n * high), rtol=1e-3, atol=1e-4)
-    assert torch.allclose(quantiser(x), quantiser.codes(x) * s, atol=1e-6)
+    # The parameter is log s but for a constant, so its gradient is s times that of s.
+    expected = s.flatten().numpy() * scale_gradient / math.sqrt(n * high)
+    assert np.allclose(quantiser.learned.grad.flatten(), expected, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(quantiser(x), quantiser.codes(x) * s.float(), atol=1e-6)
     assert quantiser.codes(x).amax() <= high and quantiser.codes(x).amin() >= low
 
 
@@ -103,17 +109,29 @@ def test_first_scale_has_the_least_squared_error() -> None:
         assert (error(found) <= error(found * factor) + 1e-3).all()
 
 
+def test_scales_of_weights_follow_the_weights() -> None:
+    """Weights that grow to twice the size, all alike, keep their codes; the order in memory makes no difference."""
+    quantiser = LsqWeight(4, 6)
+    quantiser.set_strength(1)
+    w = torch.randn(6, 8, 3, 3, generator=torch.Generator().manual_seed(2))
+    quantiser(w)
+    assert torch.equal(quantiser.codes(2 * w), quantiser.codes(w)) and torch.equal(quantiser(2 * w), 2 * quantiser(w))
+    assert torch.equal(quantiser.scale_of(w.to(memory_format=torch.channels_last)), quantiser.scale_of(w))
+    nothing = torch.zeros_like(w)
+    assert torch.equal(quantiser.codes(nothing), nothing)
+
+
 def test_fixed_scales_do_not_learn_and_bits_can_change() -> None:
     quantiser = LsqWeight(8, 1, trainable=False)
     quantiser.set_strength(1)
     w = torch.randn(1, 4, 3, 3)
     quantiser(w)
-    assert not quantiser.log_scale.requires_grad and bool(quantiser.initialised)
-    before = quantiser.scale.clone()
+    assert not quantiser.learned.requires_grad and bool(quantiser.initialised)
+    before = quantiser.scale_of(w)
     quantiser.set_bits(4)
     assert not bool(quantiser.initialised)
     quantiser(w)
-    assert float(quantiser.scale / before) > 8
+    assert float(quantiser.scale_of(w) / before) > 8
     with pytest.raises(ConfigError, match="a LsqWeight cannot have 1 bits, only 2 to 8"):
         quantiser.set_bits(1)
     for sign in (BinaryWeight(), BinaryActivation(4)):

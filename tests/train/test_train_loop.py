@@ -206,7 +206,7 @@ def test_two_processes_hold_the_same_weights(squares: Path, tmp_path: Path) -> N
     assert statuses == [0, 0]
     first, second = (load_tensors(tmp_path / f"{rank}.safetensors")[0] for rank in (0, 1))
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
-    assert any("quantiser.log_scale" in name for name in first)
+    assert any("quantiser.log_scale" in name for name in first) and any("log_ratio" in name for name in first)
     assert len(rows_of(tmp_path / "run")) == 6
 
 

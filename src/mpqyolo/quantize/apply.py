@@ -124,7 +124,7 @@ def parameter_kind(model: nn.Module) -> dict[str, str]:
         if isinstance(m, QuantConv2d) and isinstance(m.weight_quantiser, BinaryWeight)
     }
     convs = {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
-    scales = {id(h.quantiser.log_scale) for h in handles(model) if isinstance(h.quantiser, Lsq)}
+    scales = {id(h.quantiser.learned) for h in handles(model) if isinstance(h.quantiser, Lsq)}
     kinds = {}
     for name, parameter in model.named_parameters():
         if name in latent:

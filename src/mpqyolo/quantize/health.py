@@ -25,7 +25,11 @@ def check(model: nn.Module) -> None:
             bits = model.get_parameter(f"{handle.name}.weight").ge(0)
             if bits.numel() > 1 and (bits.all() or not bits.any()):
                 raise TrainingError(f"layer '{handle.name}': all 1-bit weights are alike; try a lower optimiser.lr, or a ramp")
-        elif isinstance(quantiser, Lsq) and bool(quantiser.initialised) and not bool((quantiser.scale > SMALLEST_SCALE).all()):
+        elif (
+            isinstance(quantiser, Lsq)
+            and bool(quantiser.initialised)
+            and not bool((quantiser.learned.exp() > SMALLEST_SCALE).all())
+        ):
             raise TrainingError(
                 f"layer '{handle.name}': a scale of its {handle.part}s went to zero; try a lower optimiser.scale_lr"
             )
@@ -70,7 +74,7 @@ def check_bits(shares: dict[str, Tensor]) -> None:
 @torch.no_grad()
 def clip_rate(quantiser: LsqWeight, w: Tensor) -> float:
     """Share of weights beyond the quantiser's range."""
-    return float((w.abs() > (quantiser.limits[1] + 0.5) * quantiser.scale).float().mean())
+    return float((w.abs() > (quantiser.limits[1] + 0.5) * quantiser.scale_of(w)).float().mean())
 
 
 def flip_rate(before: Tensor, after: Tensor) -> float:

@@ -1,7 +1,7 @@
 """LSQ quantisers for 2 to 8 bits: Esser et al., Learned Step Size Quantization, ICLR 2020.
 
-The parameter is the scale's logarithm: a scale stays positive, and a step of the optimiser changes it by a share of itself,
-whether it is 1e-4 (weights at 8 bits) or 1 (activations at 4). LSQ's gradient is the same but for the factor s.
+What is learned is a logarithm: a scale stays positive, and a step of the optimiser changes it by a share of itself, whether it is
+1e-4 (weights at 8 bits) or 1 (activations at 4). LSQ's gradient is the same but for the factor s.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ class Lsq(Quantiser):
     the squared error of the first tensor seen (the ablation of trainable scales).
     """
 
-    def __init__(self, bits: int, shape: tuple[int, ...], trainable: bool) -> None:
-        super().__init__(bits)
-        self.log_scale = nn.Parameter(torch.zeros(shape), requires_grad=trainable)
+    @property
+    def learned(self) -> nn.Parameter:
+        """The logarithm that is trained."""
+        raise AssertionError("subclasses define learned")
 
     @property
     def limits(self) -> tuple[int, int]:
         """Smallest and largest code."""
         raise AssertionError("subclasses define limits")
 
-    @property
-    def scale(self) -> Tensor:
-        """The real value of one code, positive."""
-        return self.log_scale.exp()
-
-    def set_scale(self, scale: Tensor) -> None:
-        """Give the scale this value."""
-        self.log_scale.data.copy_(scale.log().view_as(self.log_scale))
+    def scale_of(self, x: Tensor) -> Tensor:
+        """The real value of one code of x, positive; broadcasts against x."""
+        raise AssertionError("subclasses define scale_of")
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes of x as float: what the packed file stores, what the engine computes."""
         low, high = self.limits
-        return (x / self.scale + 0.5).floor_().clamp_(low, high)
+        return (x / self.scale_of(x) + 0.5).floor_().clamp_(low, high)
 
 
 class LsqWeight(Lsq):
-    """s * clamp(round(w / s), -q, q), q = 2^(bits-1) - 1, s trainable. w: (O, C, kh, kw).
+    """s * clamp(round(w / s), -q, q), q = 2^(bits-1) - 1, s = r * mean |w|, the ratio r trainable. w: (O, C, kh, kw).
+
+    The mean is a constant to the gradient, as the scale of 1-bit weights is. Adam moves a weight by the learning rate, a tenth of
+    what it is; a scale of its own would move by the learning rate's share of itself, and fall behind weights that grow: these are
+    clipped then, and learn no more (study `four-bits` of docs/results.md).
 
     scales: O, one for each output channel, or 1 for all of them.
     """
@@ -70,7 +70,12 @@ class LsqWeight(Lsq):
     widths = range(2, 9)
 
     def __init__(self, bits: int, scales: int, trainable: bool = True) -> None:
-        super().__init__(bits, (scales, 1, 1, 1), trainable)
+        super().__init__(bits)
+        self.log_ratio = nn.Parameter(torch.zeros(scales, 1, 1, 1), requires_grad=trainable)
+
+    @property
+    def learned(self) -> nn.Parameter:
+        return self.log_ratio
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -78,12 +83,24 @@ class LsqWeight(Lsq):
         return -top, top
 
     def initialise(self, x: Tensor) -> None:
-        self.set_scale(mse_scale(x.reshape(self.log_scale.numel(), -1), *self.limits))
+        self.set_scale(mse_scale(x.reshape(self.log_ratio.numel(), -1), *self.limits), x)
+
+    def set_scale(self, scale: Tensor, w: Tensor) -> None:
+        """Give the scale of these weights this value."""
+        self.log_ratio.data.copy_((scale.view_as(self.log_ratio) / self._magnitude(w)).log())
+
+    def scale_of(self, x: Tensor) -> Tensor:
+        return self.log_ratio.exp() * self._magnitude(x)
+
+    def _magnitude(self, w: Tensor) -> Tensor:
+        """Mean |w| of the weights that share a scale; rows first, so that the sum is one whatever the memory's order."""
+        rows = w.detach().reshape(self.log_ratio.numel(), -1)
+        return rows.abs().mean(1).clamp_(min=SMALLEST_SCALE).view_as(self.log_ratio)
 
     def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         low, high = self.limits
-        each = x.numel() // self.log_scale.numel()
-        return LsqQuantise.apply(x, self.scale, low, high, 1 / math.sqrt(each * high), strength)
+        each = x.numel() // self.log_ratio.numel()
+        return LsqQuantise.apply(x, self.scale_of(x), low, high, 1 / math.sqrt(each * high), strength)
 
 
 class LsqActivation(Lsq):
@@ -94,12 +111,29 @@ class LsqActivation(Lsq):
     """
 
     def __init__(self, bits: int, channels: int = 0, trainable: bool = True, shift: bool = True) -> None:
-        super().__init__(bits, (), trainable)
+        super().__init__(bits)
+        self.log_scale = nn.Parameter(torch.zeros(()), requires_grad=trainable)
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1), requires_grad=shift) if channels else None
+
+    @property
+    def learned(self) -> nn.Parameter:
+        return self.log_scale
 
     @property
     def limits(self) -> tuple[int, int]:
         return 0, 2**self.bits - 1
+
+    @property
+    def scale(self) -> Tensor:
+        """The real value of one code, positive; a scalar."""
+        return self.log_scale.exp()
+
+    def set_scale(self, scale: Tensor) -> None:
+        """Give the scale this value."""
+        self.log_scale.data.copy_(scale.log().view_as(self.log_scale))
+
+    def scale_of(self, x: Tensor) -> Tensor:
+        return self.scale
 
     def initialise(self, x: Tensor) -> None:
         values = (x if self.shift is None else x - self.shift).float().clamp(min=0).flatten()
