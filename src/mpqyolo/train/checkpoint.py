@@ -104,10 +104,11 @@ def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
     """Fill the model; every name and shape must agree. Raises CheckpointError that names the first that does not."""
     own = model.state_dict()
-    for name in own.keys() | tensors.keys():
+    for name in sorted(own.keys() | tensors.keys()):
         if name not in tensors or name not in own:
             raise CheckpointError(
-                f"{file}: tensor '{name}' is {'missing' if name in own else 'not in the model'}; wrong run.toml?"
+                f"{file}: tensor '{name}' is {'missing' if name in own else 'not in the model'}; "
+                "is run.toml another run's, or the run of another version of mpqyolo?"
             )
         if own[name].shape != tensors[name].shape:
             raise CheckpointError(f"{file}: '{name}' is {list(tensors[name].shape)}, the model wants {list(own[name].shape)}")
