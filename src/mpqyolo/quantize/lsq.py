@@ -33,8 +33,8 @@ def mse_scale(x: Tensor, low: int, high: int, candidates: int = 40) -> Tensor:
 
 
 class Lsq(Quantiser):
-    """What both LSQ quantisers share: a trainable scale, and codes low..high. `trainable=False` keeps the scale that minimised
-    the squared error of the first tensor seen (the ablation of trainable scales).
+    """What both LSQ quantisers share: a trainable scale, and codes low..high. `trainable=False` keeps the scale, or a weight's
+    ratio, that minimised the squared error of the first tensor seen (the ablation of trainable scales).
     """
 
     @property
