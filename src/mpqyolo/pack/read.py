@@ -78,7 +78,7 @@ def weights(conv: QuantConv2d, layer: str) -> Weights:
     if isinstance(quantiser, BinaryWeight):
         dtype, code, scale = "w1", 2 * w.ge(0).int() - 1, binary_scale(w)
     elif isinstance(quantiser, LsqWeight) and quantiser.bits in (4, 8):
-        dtype, code, scale = f"w{quantiser.bits}", quantiser.codes(w), quantiser.scale_of(w).detach()
+        dtype, code, scale = f"w{quantiser.bits}", quantiser.codes(w), quantiser.scale_of(w)
     else:
         raise PackError(f"layer '{layer}': weights of {quantiser.bits} bits have no type in the file; it knows 1, 4 and 8")
     codes = code.detach().permute(0, 2, 3, 1).cpu().numpy().astype(np.int8)
