@@ -10,6 +10,7 @@ import argparse
 import torch
 from common import experiments, places, studies
 
+from mpqyolo.core.errors import TrainingError
 from mpqyolo.pack.folded import folded
 from mpqyolo.train.loop import train
 from mpqyolo.train.recipe_file import RUN_FILE, load_recipe
@@ -29,7 +30,10 @@ def main() -> None:
     sections = chosen.sections(options.weights, options.runs, options.data_root)
     recipe = load_recipe(chosen.recipe, [*chosen.set, f"seed={options.seed}"], **sections)
     begin = chosen.begin(options.weights, options.runs, options.seed)
-    train(recipe, out, resume=(out / RUN_FILE).is_file(), from_=begin, exact=folded)
+    try:
+        train(recipe, out, resume=(out / RUN_FILE).is_file(), from_=begin, exact=folded)
+    except TrainingError as error:
+        parser.exit(1, f"{options.name}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def test_maps_that_meet_share_a_quantiser() -> None:
     assert ["neck.lateral5", "neck.code4"] in groups and ["neck.top4.mix", "neck.down3"] in groups
     for group in groups:
         assert len({id(model.get_submodule(name).code.quantiser) for name in group}) == 1
+        assert model.get_submodule(group[0]).code.quantiser.uses == len(group)
     alone = {id(model.get_submodule(name).code.quantiser) for group in meeting(trace(model)) for name in group[:1]}
     assert len(alone) == len(meeting(trace(model)))
 

@@ -121,6 +121,20 @@ def test_scales_of_weights_follow_the_weights() -> None:
     assert torch.equal(quantiser.codes(nothing), nothing)
 
 
+def test_a_shared_scale_is_set_from_all_maps_that_share_it() -> None:
+    quantiser = LsqActivation(4)
+    quantiser.set_strength(1)
+    quantiser.uses = 2
+    small, large = torch.rand(1, 2, 8, 8), 6 * torch.rand(1, 2, 8, 8)
+    quantiser(small)
+    assert not bool(quantiser.initialised)
+    quantiser(large)
+    both = mse_scale(torch.cat([small.flatten(), large.flatten()])[None], 0, 15)
+    assert bool(quantiser.initialised) and torch.allclose(quantiser.scale, both)
+    quantiser(large)
+    assert torch.allclose(quantiser.scale, both)
+
+
 def test_fixed_scales_do_not_learn_and_bits_can_change() -> None:
     quantiser = LsqWeight(8, 1, trainable=False)
     quantiser.set_strength(1)

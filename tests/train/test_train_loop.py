@@ -16,16 +16,17 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from train_squares import tiny_recipe
+from train_squares import make_squares, tiny_recipe
 
-from mpqyolo.core.errors import CheckpointError, ConfigError, TrainingError
+from mpqyolo.core.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mpqyolo.detector.maps import Maps
 from mpqyolo.train import checkpoint, curves, files, loop
 from mpqyolo.train.checkpoint import BEST, LAST, TEACHER, load_checkpoint, load_tensors
 from mpqyolo.train.log import Reporter
+from mpqyolo.train.parallel import processes
 from mpqyolo.train.recipe import Recipe
 from mpqyolo.train.recipe_file import load_recipe, run_recipe
-from mpqyolo.train.run import Run
+from mpqyolo.train.run import Run, load_data
 
 
 class Notes(Reporter):
@@ -61,7 +62,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 def test_a_run_leaves_all_its_files(whole: Path) -> None:
     for name in ("run.toml", "results.csv", "results.png", "train_batch.png", "val_predictions.png", BEST, LAST, TEACHER):
         assert (whole / name).stat().st_size > 100, name
-    assert run_recipe(whole).optimiser.lr == 5e-3  # spelled out
+    assert run_recipe(whole).optimiser.lr == 2.5e-3  # spelled out; of batch 4
     rows = rows_of(whole)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert [row["stage"] for row in rows] == ["float", *["maps"] * 2, *["bits"] * 2, "settle"]
@@ -237,7 +238,9 @@ def test_nan_stops_the_run_with_the_layers_name(squares: Path, tmp_path: Path) -
 
 
 def test_a_rate_out_of_reason_is_stopped(squares: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(squares, "float", "optimiser.lr=1e30", "optimiser.kind=sgd", "optimiser.clip=0", "epochs=20")
+    recipe = tiny_recipe(
+        squares, "float", "optimiser.lr=1e30", "optimiser.kind=sgd", "optimiser.weight_decay=0", "optimiser.clip=0", "epochs=20"
+    )
     with pytest.raises(TrainingError, match=r"lower optimiser\.lr|layer"):
         loop.train(recipe, tmp_path / "run", progress=Notes())
 
@@ -276,6 +279,31 @@ def test_folders_that_hold_a_run_and_folders_that_do_not(squares: Path, whole: P
         loop.train(tiny_recipe(squares, "pnq", "float.share=0"), tmp_path / "pupil", progress=Notes())
     with pytest.raises(ConfigError, match="say --data"):
         loop.train(load_recipe("float"), tmp_path / "blind", progress=Notes())
+
+
+def test_splits_that_cannot_be_trained_or_judged_on_are_refused(squares: Path, tmp_path: Path) -> None:
+    """At once, not at the first evaluation."""
+    data = make_squares(tmp_path / "data")
+    photos = tmp_path / "photos.txt"
+    photos.write_text("".join(f"data/images/{index}.png\n" for index in range(8)))
+    (tmp_path / "classes.txt").write_text("red\nblue\n")
+    with pytest.raises(ConfigError, match=r"photos\.txt: is one split.* --set data\.val=train"):
+        load_data(tiny_recipe(photos))
+    both = load_data(tiny_recipe(photos, "pnq", "data.val=train"))
+    assert [item.path for item in both[0].items] == [item.path for item in both[1].items]
+    empty = data / "empty"
+    empty.mkdir()
+    (data / "images" / "0.png").rename(empty / "0.png")
+    (data / "data.yaml").write_text("train: images\nval: empty\nnames: [red, blue]\n")
+    with pytest.raises(DataError, match="split 'val' has no box of red, blue; label some, or choose other classes"):
+        load_data(tiny_recipe(data))
+
+
+def test_one_numbered_gpu_is_not_for_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError, match="device 'cuda:1' cannot serve 2 processes"), processes("cuda:1"):
+        pass
 
 
 def test_a_teacher_from_another_run(squares: Path, tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def test_optimiser_state_goes_through_a_file(tmp_path: Path, kind: str) -> None:
     def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
         model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-        return model, make_optimiser(model, {"weight": "weight", "bias": "norm"}, OptimiserPart(kind=kind))
+        return model, make_optimiser(
+            model, {"weight": "weight", "bias": "norm"}, OptimiserPart(kind=kind, lr=0.01, weight_decay=1e-3)
+        )
 
     model, optimiser = fresh()
     step(model, optimiser, 1)
@@ -92,26 +94,32 @@ def test_optimiser_state_goes_through_a_file(tmp_path: Path, kind: str) -> None:
         load_optimiser_state(restored, {"gone/step": torch.zeros(())})
 
 
-class Halves(nn.Module):
-    """A quantiser with codes at whole numbers."""
+class Halves:
+    """Codes at whole multiples of a scale."""
+
+    scale = 1.0
 
     def codes(self, w: torch.Tensor) -> torch.Tensor:
-        return w.round()
+        return (w / self.scale).round()
 
-    def forward(self, w: torch.Tensor) -> torch.Tensor:
-        return w.round()
+    def values(self, code: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return code * self.scale
 
 
 def test_only_what_turns_back_and_forth_is_held() -> None:
     parameter = nn.Parameter(torch.tensor([0.4, 0.0, 0.4]))
-    watch = Oscillation({"a": Weight(parameter, torch.tensor([0.45, 0.0, 5.0]), Halves())})
+    coder = Halves()
+    watch = Oscillation({"a": Weight(parameter, torch.tensor([0.8, 0.0, 5.0]), coder)})
     for step in range(12):
         with torch.no_grad():
             parameter[0] = 0.6 if step % 2 else 0.4  # turns back at every step
             parameter[2] = 0.4 + step  # moves on, always upwards
         watch.update(threshold=0.03)
     assert watch.held() == pytest.approx(1 / 3)
-    assert parameter[0].item() == 0.0 and parameter[2].item() == pytest.approx(11.4)
+    assert parameter[0].item() == 1.0 and parameter[2].item() == pytest.approx(11.4)
+    coder.scale = 1.5
+    watch.update(threshold=0.03)
+    assert parameter[0].item() == 1.5  # what is held is the code
 
 
 def test_curves_and_csv(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def test_the_rate_suits_the_network_unless_it_is_given() -> None:
         (("model.family=paper",), 2e-3),
         (("start=some.pt",), 5e-4),
         (("start=some.pt", "optimiser.lr=0.25"), 0.25),
+        (("batch=64",), 1e-2),
+        (("batch=64", "optimiser.lr=0.25"), 0.25),
     ):
         assert load_recipe("pnq", overrides).rate == rate
 
@@ -46,6 +48,7 @@ def test_carried_recipes_have_equal_budgets(name: str) -> None:
         ("image_size = 100", ["image_size", "multiple of 32", "100"]),
         ("[augment]\nmosaics = 1.0", ["mosaics", "do you mean 'mosaic'"]),
         ("epochs = = 3", ["not TOML", "line 1"]),
+        ("[optimiser]\nkind = 'sgd'\nlr = 0.01", ["the defaults are AdamW's", "weight_decay=5e-4"]),
         ("base = 'nothing'", ["no recipe 'nothing'", "pnq"]),
     ],
 )

@@ -61,6 +61,7 @@ def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
         bits = policy.bits(f"{group[0]}.code").activation
         if bits < 32:
             shared = LsqActivation(_code_bits(group[0], bits), trainable=settings["trainable_scale"])
+            shared.uses = len(group)
             for name in group:
                 layer = model.get_submodule(name)
                 assert isinstance(layer, (CodeConv, ToCode))

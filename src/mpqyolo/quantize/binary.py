@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mpqyolo.core.errors import ConfigError
 from mpqyolo.quantize.quantiser import Quantiser
-from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, BinariseWeight
+from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, BinariseWeight, binary_scale
 
 
 class BinaryActivation(Quantiser):
@@ -46,6 +46,14 @@ class BinaryWeight(Quantiser):
 
     def __init__(self) -> None:
         super().__init__(bits=1)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """1 where the sign is +, else 0: what the packed file stores."""
+        return x.ge(0).to(x.dtype)
+
+    def values(self, code: Tensor, x: Tensor) -> Tensor:
+        """What weights of these codes are where the others are x."""
+        return binary_scale(x) * (2 * code - 1)
 
     def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         return BinariseWeight.apply(x, strength)

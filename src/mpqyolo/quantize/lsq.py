@@ -56,6 +56,10 @@ class Lsq(Quantiser):
         low, high = self.limits
         return (x / self.scale_of(x) + 0.5).floor_().clamp_(low, high)
 
+    def values(self, code: Tensor, x: Tensor) -> Tensor:
+        """What these codes are worth by the scale of x."""
+        return code * self.scale_of(x)
+
 
 class LsqWeight(Lsq):
     """s * clamp(round(w / s), -q, q), q = 2^(bits-1) - 1, s = r * mean |w|, the ratio r trainable. w: (O, C, kh, kw).
@@ -82,7 +86,8 @@ class LsqWeight(Lsq):
         top = 2 ** (self.bits - 1) - 1
         return -top, top
 
-    def initialise(self, x: Tensor) -> None:
+    def initialise(self, seen: list[Tensor]) -> None:
+        x = seen[-1]
         self.set_scale(mse_scale(x.reshape(self.log_ratio.numel(), -1), *self.limits), x)
 
     def set_scale(self, scale: Tensor, w: Tensor) -> None:
@@ -135,9 +140,12 @@ class LsqActivation(Lsq):
     def scale_of(self, x: Tensor) -> Tensor:
         return self.scale
 
-    def initialise(self, x: Tensor) -> None:
-        values = (x if self.shift is None else x - self.shift).float().clamp(min=0).flatten()
-        self.set_scale(mse_scale(values[:: max(1, values.numel() // 200_000)][None], *self.limits))
+    def sample(self, x: Tensor) -> Tensor:
+        values = self.shifted(x).float().clamp(min=0).flatten()
+        return values[:: max(1, values.numel() // 200_000)]
+
+    def initialise(self, seen: list[Tensor]) -> None:
+        self.set_scale(mse_scale(torch.cat(seen)[None], *self.limits))
 
     def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         low, high = self.limits

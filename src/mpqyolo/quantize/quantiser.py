@@ -11,7 +11,8 @@ from mpqyolo.core.errors import ConfigError
 class Quantiser(nn.Module):
     """Maps x to strength * quantised(x) + (1 - strength) * float(x).
 
-    `strength`, `bits` and `initialised` are buffers, so a state dict carries them; subclasses give `quantise`.
+    `strength`, `bits` and `initialised` are buffers, so a state dict carries them; subclasses give `quantise`. `uses` is in how
+    many places of the network it stands: its scale is set from what it meets in all of them.
     """
 
     widths = range(1, 9)  # bits that it can have
@@ -21,6 +22,8 @@ class Quantiser(nn.Module):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
+        self.uses = 1
+        self._seen: list[Tensor] = []
         self.register_buffer("strength", torch.zeros(()))
         self.register_buffer("bits_buffer", torch.tensor(bits, dtype=torch.int32))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
@@ -38,13 +41,18 @@ class Quantiser(nn.Module):
                 raise ConfigError(f"a {type(self).__name__} cannot have {bits} bits, only {found}")
             self.bits_buffer.fill_(bits)
             self.initialised.fill_(False)
+            self._seen = []
 
     def set_strength(self, strength: float) -> None:
         """0 is float, 1 is quantised."""
         self.strength.fill_(strength)
 
-    def initialise(self, x: Tensor) -> None:
-        """Set scales from the first tensor seen with strength above 0. Nothing to do by default."""
+    def sample(self, x: Tensor) -> Tensor:
+        """What `initialise` has to know of x."""
+        return x
+
+    def initialise(self, seen: list[Tensor]) -> None:
+        """Set scales from samples of the first tensors met with strength above 0. Nothing to do by default."""
 
     def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         raise AssertionError("subclasses define quantise")
@@ -64,6 +72,9 @@ class Quantiser(nn.Module):
             return self.float_value(x)
         if not bool(self.initialised):
             with torch.no_grad():
-                self.initialise(x.detach())
-            self.initialised.fill_(True)
+                self._seen.append(self.sample(x.detach()))
+                self.initialise(self._seen)
+            if len(self._seen) == self.uses:
+                self._seen = []
+                self.initialised.fill_(True)
         return self.quantise(x, strength, pad)

@@ -68,7 +68,7 @@ def train(
     out = Path(out)
     keep_memory()
     asked, recipe = recipe, _settled(recipe, out, resume, from_)
-    with processes() as ranks:
+    with processes(recipe.device) as ranks:
         report = (progress or TerminalReporter()) if ranks.first else Reporter()
         run = Run(recipe, out, ranks)
         run.exact = exact

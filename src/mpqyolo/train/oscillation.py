@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MOMENTUM = 0.01  # of the running frequency
 
 
+class Coder(Protocol):
+    """What a quantiser of weights can say: the codes of w, and the values near w that have these codes."""
+
+    def codes(self, w: Tensor, /) -> Tensor: ...
+
+    def values(self, code: Tensor, w: Tensor, /) -> Tensor: ...
+
+
 class Weight(NamedTuple):
-    """A quantised weight: its parameter, its running average, and the quantiser that gives codes and values."""
+    """A quantised weight: its parameter, its running average, and its quantiser."""
 
     parameter: Tensor
     average: Tensor
-    quantiser: nn.Module
+    quantiser: Coder
 
 
 class Oscillation:
     """Counts, for every quantised weight, how often its code turns back; holds those that do so too often.
 
     frequency = (1 - m) * frequency + m * [the code changed against its last change]. A weight above the threshold is held, to
-    the end, at the quantised value of its average, the code where it mostly was. `state` is flat, for the checkpoint.
+    the end, at the code of its average, where it mostly was: its value moves with the scale. `state` is flat, for the checkpoint.
     """
 
     def __init__(self, weights: Mapping[str, Weight]) -> None:
@@ -34,11 +42,11 @@ class Oscillation:
     def update(self, threshold: float) -> None:
         """Count and hold, after an optimiser step."""
         for name, (parameter, average, quantiser) in self.weights.items():
-            code = _codes(quantiser)(parameter).to(torch.int16)
+            code = quantiser.codes(parameter).to(torch.int16)
             if f"{name}/code" not in self.state:
                 self._begin(name, parameter, code)
                 continue
-            last, direction, frequency, held, value = (self.state[f"{name}/{key}"] for key in _KEYS)
+            last, direction, frequency, held, at = (self.state[f"{name}/{key}"] for key in _KEYS)
             step = (code - last).sign()
             turned = (step * direction) < 0
             frequency.mul_(1 - MOMENTUM).add_(turned, alpha=MOMENTUM)
@@ -46,9 +54,9 @@ class Oscillation:
             last.copy_(code)
             new = (frequency > threshold) & ~held
             if new.any():
-                value.copy_(torch.where(new, quantiser(average), value))
+                at.copy_(torch.where(new, quantiser.codes(average).to(at.dtype), at))
                 held.logical_or_(new)
-            parameter.copy_(torch.where(held, value, parameter))
+            parameter.copy_(torch.where(held, quantiser.values(at, parameter), parameter))
 
     def held(self) -> float:
         """Share of weights that are held."""
@@ -61,9 +69,4 @@ class Oscillation:
         self.state |= {f"{name}/{key}": tensor for key, tensor in zip(_KEYS, made, strict=True)}
 
 
-_KEYS = ("code", "direction", "frequency", "held", "value")
-
-
-def _codes(quantiser: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Integer codes of a weight: the quantiser's own, or the sign bit where it has none (1-bit weights)."""
-    return getattr(quantiser, "codes", lambda w: w.ge(0))
+_KEYS = ("code", "direction", "frequency", "held", "at")

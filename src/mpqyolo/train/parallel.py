@@ -21,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from mpqyolo.core.errors import ConfigError
+
 T = TypeVar("T")
 
 
@@ -38,14 +40,19 @@ class Ranks(NamedTuple):
 
 
 @contextmanager
-def processes() -> Iterator[Ranks]:
-    """Join the group that torchrun's environment describes (NCCL with CUDA, else gloo); alone without it."""
+def processes(device: str = "auto") -> Iterator[Ranks]:
+    """Join the group that torchrun's environment describes (NCCL for GPUs, else gloo); alone without it.
+
+    device: as in a recipe. Raises ConfigError for one numbered GPU, which all processes would share."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
+    if ":" in device:
+        raise ConfigError(f"device '{device}' cannot serve {ranks.world} processes; say cuda, and each takes its own GPU")
+    gpus = device != "cpu" and torch.cuda.is_available()
     # Evaluation happens in the first process while the others wait: hence the patience.
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=2))
+    dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(hours=2))
     try:
         yield ranks
     finally:

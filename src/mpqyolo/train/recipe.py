@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -32,12 +33,14 @@ class ModelPart(_Part):
 class DataPart(_Part):
     """Which photos. `cache_mb` bounds the decoded photos that are kept in RAM.
 
+    difficult: whether to learn boxes that VOC marks so; evaluation ignores them always.
     unlabelled: a folder tree of photos that only the teacher says something about; they make up `unlabelled_share` of each batch.
     """
 
     path: str = ""
     train: str = "train"
     val: str = "val"
+    difficult: bool = False
     unlabelled: str = ""
     unlabelled_share: float = Field(default=0.5, gt=0, lt=1)
     workers: int = Field(default=2, ge=0)
@@ -47,8 +50,8 @@ class DataPart(_Part):
 class OptimiserPart(_Part):
     """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum; cosine from `lr` to `lr * lr_end` after a linear warm-up.
 
-    lr 0: what suits the network (`Recipe.rate`). Weight decay touches only plain weights. Quantiser scales, by their logarithm,
-    learn at `lr * scale_lr`, weights that become 1-bit at `lr * latent_lr`.
+    lr 0: what suits the network (`Recipe.rate`) with AdamW; SGD has to be told its own. Weight decay touches only plain weights.
+    Quantiser scales, by their logarithm, learn at `lr * scale_lr`, weights that become 1-bit at `lr * latent_lr`.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
@@ -60,6 +63,19 @@ class OptimiserPart(_Part):
     latent_lr: float = Field(default=1.0, ge=0)
     warmup_epochs: float = Field(default=2.0, ge=0)
     clip: float = Field(default=10.0, ge=0)  # greatest gradient norm; 0: no clipping
+
+    @model_validator(mode="after")
+    def _sgd_told(self) -> OptimiserPart:
+        if self.kind == "sgd" and not (self.lr and "weight_decay" in self.model_fields_set):
+            raise ValueError("the defaults are AdamW's; with sgd say lr and weight_decay too, such as lr=0.01, weight_decay=5e-4")
+        return self
+
+
+class LossPart(_Part):
+    """Weights of the two prices of labels: of boxes (CIoU) and of class scores."""
+
+    box: float = Field(default=5.0, ge=0)
+    score: float = Field(default=1.0, ge=0)
 
 
 class EvaluatePart(_Part):
@@ -154,6 +170,7 @@ class Recipe(_Part):
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     save_steps: int = Field(default=200, ge=1)
     optimiser: OptimiserPart = OptimiserPart()
+    loss: LossPart = LossPart()
     evaluate: EvaluatePart = EvaluatePart()
     teacher: TeacherPart = TeacherPart()
     augment: dict[str, Any] = {}  # fields of data.augment.Augment, which checks them
@@ -172,11 +189,13 @@ class Recipe(_Part):
 
     @property
     def rate(self) -> float:
-        """The learning rate: `optimiser.lr`, or if that is 0 what serves such a network with AdamW at batch 16: from trained
-        weights on, for YOLOv5's layer shapes, for family mpq (study `rate` of docs/results.md, for float networks)."""
+        """The learning rate: `optimiser.lr`, or if that is 0 what serves such a network with AdamW at batch 16 (from trained
+        weights on, for YOLOv5's layer shapes, for family mpq: study `rate` of docs/results.md, for float networks), times the
+        square root of batch / 16."""
         if self.optimiser.lr:
             return self.optimiser.lr
-        return 5e-4 if self.start else 5e-3 if self.model.family == "mpq" else 2e-3
+        alone = 5e-4 if self.start else 5e-3 if self.model.family == "mpq" else 2e-3
+        return alone * math.sqrt(self.batch / 16)
 
     def mosaics(self, epoch: int) -> bool:
         """Whether this epoch (from 0) trains on mosaics. The last ones do not, while the rate still teaches: the network has to

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mpqyolo.core.errors import ConfigError
+from mpqyolo.core.errors import ConfigError, DataError
 from mpqyolo.data.augment import Augment
 from mpqyolo.data.formats import load
 from mpqyolo.data.loader import Loader
@@ -24,7 +24,7 @@ from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.train import checkpoint
 from mpqyolo.train.ema import Ema, reestimate_bn
 from mpqyolo.train.optim import load_optimiser_state, make_optimiser, optimiser_state
-from mpqyolo.train.oscillation import Oscillation, Weight
+from mpqyolo.train.oscillation import Coder, Oscillation, Weight
 from mpqyolo.train.parallel import Ranks, copy_from_first
 from mpqyolo.train.recipe import Recipe, Stage
 from mpqyolo.train.stages import Plan, Setting, Slot, make_plan
@@ -81,6 +81,7 @@ class Run:
             ranks.rank,
             ranks.world,
             recipe.data.cache_mb << 20,
+            recipe.data.difficult,
             unlabelled=load_unlabelled(recipe.data.unlabelled, classes) if recipe.data.unlabelled else None,
             share=recipe.data.unlabelled_share,
         )
@@ -91,7 +92,7 @@ class Run:
         self.notes = self.started.notes
         self._place(self.model)
         copy_from_first(self.model, ranks)
-        self.loss = DetectionLoss(len(classes), cast(Any, self.model).strides)
+        self.loss = DetectionLoss(len(classes), cast(Any, self.model).strides, recipe.loss.box, recipe.loss.score)
         self.plan: Plan = make_plan(recipe, len(self.loader))
         self.quantisers: dict[Slot, list[Quantiser]] = {}
         for handle in handles(self.model):
@@ -169,8 +170,9 @@ class Run:
         return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def clean_batches(self, side: int | None = None) -> Iterator[Tensor]:
-        """Labelled images of the first batches of this epoch, mosaic off, on the device: batch-norm statistics are theirs."""
-        batches = self.loader.epoch(self.position.epoch, mosaic=False, size=side)
+        """Labelled images of the first batches of epoch 0, mosaic off, on the device. Batch-norm statistics are theirs: always of
+        the same images, so that two evaluations differ by the weights alone."""
+        batches = self.loader.epoch(0, mosaic=False, size=side)
         for _, batch in zip(range(self.recipe.evaluate.bn_batches), batches, strict=False):
             yield batch.images[: batch.labelled].to(self.device)
 
@@ -214,7 +216,7 @@ class Run:
         for slot, found in self.quantisers.items():
             name = f"{slot.layer}.weight"
             if slot.part == "weight" and name in averages:
-                weights[slot.layer] = Weight(self.model.get_parameter(name), averages[name], found[0])
+                weights[slot.layer] = Weight(self.model.get_parameter(name), averages[name], cast(Coder, found[0]))
         return Oscillation(weights)
 
     def _silence(self) -> list[str]:
@@ -245,11 +247,23 @@ class Run:
 
 
 def load_data(recipe: Recipe) -> tuple[Dataset, Dataset]:
-    """Train and val split, with equal classes. Raises DataError or ConfigError."""
-    if not recipe.data.path:
+    """Train and val split, with equal classes, and boxes in both. Raises DataError or ConfigError."""
+    path, names = recipe.data.path, (recipe.data.train, recipe.data.val)
+    if not path:
         raise ConfigError("data.path is empty: say --data DATA")
-    train_set = load(recipe.data.path, recipe.data.train, recipe.model.classes or None)
-    return train_set, load(recipe.data.path, recipe.data.val, train_set.classes)
+    train_set = load(path, names[0], recipe.model.classes or None)
+    val_set = load(path, names[1], train_set.classes)
+    for name, found in zip(names, (train_set, val_set), strict=True):
+        if not any((~(item.crowd | item.difficult)).any() for item in found.items):
+            raise DataError(
+                f"{path}: split '{name}' has no box of {', '.join(train_set.classes)}; label some, or choose other classes"
+            )
+    if names[0] != names[1] and Path(path).suffix in (".json", ".txt") and Path(path).is_file():
+        raise ConfigError(
+            f"{path}: is one split, so scores would be those of the photos trained on; give the folder (or YAML file) that has "
+            f"'{names[0]}' and '{names[1]}', or say --set data.val={names[0]} if that is what you want"
+        )
+    return train_set, val_set
 
 
 def pick_device(name: str, ranks: Ranks) -> torch.device:

@@ -53,12 +53,13 @@ class _Json:
         for key in ("images", "annotations", "categories"):
             if not isinstance(self.content.get(key), list):
                 raise DataError(f"{file}: no list `{key}`; is this a COCO instances file?")
+        self._lines = "\n" in self.text.strip()  # asked once: COCO's own files are one line of 400 MB
         self._starts: dict[str, list[int]] = {}
         self._ends: list[int] = []
 
     def line(self, key: str, index: int) -> int:
-        """The 1-based line of `content[key][index]`; 0 where the whole file is one line, which would say nothing."""
-        if "\n" not in self.text.strip():
+        """The 1-based line of `content[key][index]`; 0 where the whole file is one line."""
+        if not self._lines:
             return 0
         if not self._starts:
             self._find_starts()
