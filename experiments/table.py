@@ -229,7 +229,7 @@ def page(document: dict[str, Any]) -> str:
 
 def summary(document: dict[str, Any]) -> str:
     """The block in the README: mAP50 of every packed file beside its float networks, and its size."""
-    columns = ("data", "policy", "float YOLOv5", "float twin", "packed", "of the twin", "bytes")
+    columns = ("data", "policy", "float YOLOv5", "float twin", "packed", "of the twin", "seeds", "bytes")
     lines = [table_row(columns), "|---" * len(columns) + "|"]
     for data, models in document["results"].items():
         for model, roles in models.items():
@@ -242,8 +242,8 @@ def summary(document: dict[str, Any]) -> str:
                 score = entry[f"packed_{few}map50"]
                 share = f"{score / floats[1]:.2f}" if floats[1] else ""
                 name = f"{data}, {model}" + WITH.get(end, "").format(**entry) + SAID.get(role.removesuffix(end), "")
-                scores = (*map(percent, floats), percent(score))
-                lines.append(table_row((name, entry["policy"], *scores, share, f"{entry['bytes']:,}")))
+                scores = (*map(percent, floats), percent(score), share, str(len(entry.get("seeds", "1"))))
+                lines.append(table_row((name, entry["policy"], *scores, f"{entry['bytes']:,}")))
     lines += [
         "",
         "mAP50 in percent on test photos (vehicles_oi: val and test together, 188 photos); commands, budgets and misses: "
@@ -252,6 +252,10 @@ def summary(document: dict[str, Any]) -> str:
     costs = [document["costs"][f"{name}/80/default"] for name in ("n", "s")]
     ratios = [f"{cost['size_ratio']:.1f} times smaller, {cost['ops_ratio']:.1f} times fewer operations" for cost in costs]
     lines += [f"Against the float YOLOv5 of its size at 80 classes, n is {ratios[0]}, and s {ratios[1]}."]
+    wide = document["costs"]["n/80/w1a2"]["ops_ratio"]
+    lines[-1] += (
+        f" That and the times below are of policy `default`; `w1a2` of n has {wide:.1f} times fewer operations (times: results.md)."
+    )
     lines += [speed_sentence(DOCS / "latency")]
     return "\n".join(lines)
 

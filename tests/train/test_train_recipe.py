@@ -14,6 +14,8 @@ from mpqyolo.train import toml
 from mpqyolo.train.checkpoint import make_model
 from mpqyolo.train.recipe_file import load_recipe, names, run_recipe, save_recipe
 
+PARTS = ("model", "data", "optimiser", "loss", "evaluate", "teacher")
+
 
 def test_the_rate_suits_the_network_unless_it_is_given() -> None:
     for overrides, rate in (
@@ -47,6 +49,7 @@ def test_carried_recipes_have_equal_budgets(name: str) -> None:
         ("stages = []", ["at least one"]),
         ("image_size = 100", ["image_size", "multiple of 32", "100"]),
         ("[augment]\nmosaics = 1.0", ["mosaics", "do you mean 'mosaic'"]),
+        *((f"[{part}]\nnothing = 1", [f"unknown key '{part}.nothing'", "known here"]) for part in PARTS),
         ("epochs = = 3", ["not TOML", "line 1"]),
         ("[optimiser]\nkind = 'sgd'\nlr = 0.01", ["the defaults are AdamW's", "weight_decay=5e-4"]),
         ("base = 'nothing'", ["no recipe 'nothing'", "pnq"]),

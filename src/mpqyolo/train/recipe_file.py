@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from mpqyolo.core.errors import CheckpointError, ConfigError
 from mpqyolo.train import toml
 from mpqyolo.train.files import write_text
-from mpqyolo.train.recipe import DataPart, EvaluatePart, ModelPart, OptimiserPart, Quantise, Recipe, Stage, TeacherPart, guess
+from mpqyolo.train.recipe import Quantise, Recipe, Stage, guess
 
 RECIPES = Path(__file__).parent / "recipes"
 RUN_FILE = "run.toml"
@@ -125,14 +125,9 @@ def _explain(error: ValidationError) -> str:
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    parts: dict[str, type[BaseModel]] = {
-        "model": ModelPart,
-        "data": DataPart,
-        "optimiser": OptimiserPart,
-        "evaluate": EvaluatePart,
-        "teacher": TeacherPart,
-    }
+    fields = {name: field.annotation for name, field in Recipe.model_fields.items()}
+    parts = {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
     parts |= {"stages": Stage, "quantise": Quantise}
     words = [part for part in path if isinstance(part, str)]
-    part: type[BaseModel] = parts[words[-1]] if words else Recipe
+    part = parts[words[-1]] if words else Recipe
     return list(part.model_fields)
