@@ -253,9 +253,7 @@ def summary(document: dict[str, Any]) -> str:
     ratios = [f"{cost['size_ratio']:.1f} times smaller, {cost['ops_ratio']:.1f} times fewer operations" for cost in costs]
     lines += [f"Against the float YOLOv5 of its size at 80 classes, n is {ratios[0]}, and s {ratios[1]}."]
     wide = document["costs"]["n/80/w1a2"]["ops_ratio"]
-    lines[-1] += (
-        f" That and the times below are of policy `default`; `w1a2` of n has {wide:.1f} times fewer operations (times: results.md)."
-    )
+    lines += [f"These and the times below are of policy `default`; with `w1a2`, n has {wide:.1f} times fewer operations."]
     lines += [speed_sentence(DOCS / "latency")]
     return "\n".join(lines)
 
