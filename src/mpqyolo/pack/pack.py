@@ -107,11 +107,15 @@ def graph_of(model: nn.Module, image_size: Size) -> Model:
         quantiser.set_strength(1)
         if isinstance(quantiser, LsqActivation):
             quantiser.set_bits(min(quantiser.bits, ENGINE_BITS))
-    fresh = not all(bool(q.initialised) for q in quantisers)
+    fresh = [q for q in quantisers if not bool(q.initialised)]
     if fresh:
         noise = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
         device = next(network.parameters()).device
         reestimate_bn(network, [noise.to(device)] * 2)  # twice: what the first sets the scales by has no statistics yet
+        # Two quantisers of one map that noise sets alike would be merged into one node; trained ones are never alike.
+        for place, quantiser in enumerate(fresh, 1):
+            if isinstance(quantiser, LsqActivation):
+                quantiser.set_scale(quantiser.scale.detach() * (1 + place / 1024))
     height, width = _both(image_size)
     try:
         graph, decode = lower(network, height, width)
