@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import provenance
 
 from mpqyolo.core.photo import as_photo
 from mpqyolo.runtime.detector import Detector
@@ -85,7 +86,7 @@ def main() -> None:
     parse.add_argument("--json", type=Path)
     options = parse.parse_args()
     with Detector(options.model) as detector:
-        figures = soak(detector, photos_of(options.folder), options.photos, options.threads)
+        figures = provenance() | soak(detector, photos_of(options.folder), options.photos, options.threads)
     print(json.dumps(figures, indent=1))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

@@ -52,6 +52,12 @@ class Experiment:
             return weights / self.start
         return experiments()[self.after].folder(runs, seed) if self.after else None
 
+    def about(self) -> dict[str, Any]:
+        """What docs/results.json says of how it is trained."""
+        origin = {key: value for key in ("start", "after", "teacher") if (value := getattr(self, key))}
+        command = f"python experiments/run.py {self.name} --seed SEED"
+        return {"command": command, "recipe": self.recipe, "set": list(self.set), **origin}
+
     def folder(self, runs: Path, seed: int = 0) -> Path:
         """Where its run with this seed lies."""
         return runs / (self.name + (f"-seed{seed}" if seed else ""))

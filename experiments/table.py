@@ -20,6 +20,7 @@ from typing import Any
 
 from common import HERE, Experiment, commit, experiments, machine, percent, places, studies, table_row
 from curves import draw_curves
+from peers import peer_lines
 from speed import speed_lines, speed_sentence, training_lines
 from tradeoff import tradeoff_lines
 
@@ -62,14 +63,12 @@ def judge(chosen: Experiment, runs: Mapping[int, Path], data_root: Path, earlier
     recipe = run_recipe(next(iter(runs.values())))
     new = {str(seed): judge_seed(chosen, run, data_root) for seed, run in runs.items()}
     latest = next(iter(new.values()))
-    numbers = [key for key, value in latest.items() if isinstance(value, float)]
     seeds = kept(earlier, chosen, "seeds") | new
-    kept_keys = (*numbers, "curve", "weights_of")
+    numbers = [key for key, value in latest.items() if isinstance(value, float) and all(key in seed for seed in seeds.values())]
+    kept_keys = (*numbers, "curve", "weights_of", "loss", "judged")
     return {
         "run": chosen.name,
-        "command": f"python experiments/run.py {chosen.name} --seed SEED",
-        "recipe": chosen.recipe,
-        "set": list(chosen.set),
+        **chosen.about(),
         "epochs": recipe.epochs,
         "image_size": recipe.image_size,
         "policy": recipe.model.policy,
@@ -81,8 +80,9 @@ def judge(chosen: Experiment, runs: Mapping[int, Path], data_root: Path, earlier
 
 
 def kept(earlier: dict[str, Any], chosen: Experiment, key: str) -> dict[str, Any]:
-    """What an earlier entry holds of each seed, if it was made by the same recipe and settings."""
-    same = (earlier.get("recipe"), earlier.get("set")) == (chosen.recipe, list(chosen.set))
+    """What an earlier entry holds of each seed, if it was trained alike: same recipe, settings, beginning and teacher."""
+    wanted = chosen.about()
+    same = all(earlier.get(what) == wanted.get(what) for what in ("recipe", "set", "start", "after", "teacher"))
     return earlier.get(key, {}) if same else {}
 
 
@@ -97,6 +97,8 @@ def judge_seed(chosen: Experiment, run: Path, data_root: Path) -> dict[str, Any]
             [int(row["epoch"]), round(float(row["map50"]), 4), hours(row), row["stage"]] for row in rows if row.get("map50")
         ],
         "weights_of": load_tensors(run / BEST)[1]["epoch"],
+        "loss": round(float(rows[-1]["loss"]), 3),
+        "judged": {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()},
     }
     sources: dict[str, Path] = {"": run / BEST}
     if recipe.model.policy != "float":
@@ -138,9 +140,7 @@ def study_entry(chosen: Experiment, runs: Path, earlier: dict[str, Any]) -> dict
                 scores["loss"][str(seed)] = round(float(last["loss"]), 3)
     if not scores["val_map50"]:
         return None
-    command = f"python experiments/run.py {chosen.name} --seed SEED"
-    about = {"command": command, "recipe": chosen.recipe, "set": list(chosen.set)}
-    return about | {key: dict(sorted(found.items())) for key, found in scores.items() if found}
+    return chosen.about() | {key: dict(sorted(found.items())) for key, found in scores.items() if found}
 
 
 def costs(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,8 +177,8 @@ def run_row(name: str, entry: dict[str, Any]) -> str:
 
 def how(entry: dict[str, Any]) -> str:
     """One run's command and what its recipe changes."""
-    run = experiments()[entry["run"]]
-    words = [f"{what} {file}" for what, file in (("from", run.start or run.after), ("teacher", run.teacher)) if file]
+    origin = (("from", "start"), ("from", "after"), ("teacher", "teacher"))
+    words = [f"{what} {entry[key]}" for what, key in origin if key in entry]
     changes = ", ".join(f"`{word}`" for word in (*words, *entry["set"]))
     return f"- `{entry['command']}`: recipe `{entry['recipe']}`, {changes}"
 
@@ -214,6 +214,7 @@ def page(document: dict[str, Any]) -> str:
             lines.append(table_row([variant, percent(sum(values) / len(values)), ", ".join(map(percent, values)), loss, words]))
     lines += draw_curves(document["results"], DOCS)
     lines += tradeoff_lines()
+    lines += peer_lines()
     lines += speed_lines(DOCS / "latency")
     lines += training_lines(DOCS)
     lines += ["", "## Size and operations", "", document["formula"], ""]

@@ -13,6 +13,8 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,41 +37,44 @@ COLOURS = {
     "w1a2": "#2f8f8f",
     "w1a4": "#6f9f3f",
     "w4a4": "#b4552d",
-    "w4a4_half": "#b4552d",
+    "deep": "#6f4a9f",
 }
 
 
-def median_ms(sessions: list[Session], rounds: int) -> list[float]:
-    """Median time of each network; they take turns."""
-    images = [np.zeros((s.info.height, s.info.width, 3), np.uint8) for s in sessions]
+def median_ms(runs: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Median time of each call; they take turns."""
     times: list[list[float]] = []
     for _ in range(WARM_UP + rounds):
         times.append([])
-        for session, image in zip(sessions, images, strict=True):
+        for run in runs:
             begin = time.perf_counter()
-            session.run(image)
+            run()
             times[-1].append(1e3 * (time.perf_counter() - begin))
     return [float(ms) for ms in np.median(times[WARM_UP:], 0)]
 
 
-def measure(chosen: list[tuple[Experiment, dict[str, Any]]], options: argparse.Namespace) -> list[dict[str, Any]]:
-    sessions = []
+def packed_run(chosen: Experiment, image_size: int, options: argparse.Namespace) -> Callable[[], object]:
+    """One run of the engine, on one thread, through a network of this entry's shape and bits."""
+    recipe = load_recipe(chosen.recipe, chosen.set, **chosen.sections(options.weights, options.runs, options.data_root))
+    classes = load(recipe.data.path, "val", recipe.model.classes or None).classes
+    network = make_model(recipe.model.model_copy(update={"classes": classes}))
     with tempfile.TemporaryDirectory() as folder:
-        for c, e in chosen:
-            file = Path(folder) / "model.mpqy"
-            recipe = load_recipe(c.recipe, c.set, **c.sections(options.weights, options.runs, options.data_root))
-            classes = load(recipe.data.path, "val", recipe.model.classes or None).classes
-            network = make_model(recipe.model.model_copy(update={"classes": classes}))
-            write_model(graph_of(network.eval(), e["image_size"]), file)
-            sessions.append(Session(Model(file), threads=1, isa=options.isa))
+        file = Path(folder) / "model.mpqy"
+        write_model(graph_of(network.eval(), image_size), file)
+        session = Session(Model(file), threads=1, isa=options.isa)
+    return partial(session.run, np.zeros((image_size, image_size, 3), np.uint8))
+
+
+def measure(chosen: list[tuple[Experiment, dict[str, Any]]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    times = median_ms([packed_run(c, e["image_size"], options) for c, e in chosen], options.rounds)
     return [
         {"data": c.data, "model": c.model, "role": c.role, "map50": e["packed_both_map50"], "bytes": e["bytes"], "ms": ms}
-        for (c, e), ms in zip(chosen, median_ms(sessions, options.rounds), strict=True)
+        for (c, e), ms in zip(chosen, times, strict=True)
     ]
 
 
-def draw(points: list[dict[str, Any]], floats: dict[str, float], title: str, path: Path) -> None:
-    """Points over bytes and over ms; lines are the float networks."""
+def draw(points: list[dict[str, Any]], floats: dict[str, float], words: tuple[str, str], path: Path) -> None:
+    """Points over bytes and over ms; lines are the float networks. words: the title, and on which photos the scores are."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -77,21 +82,21 @@ def draw(points: list[dict[str, Any]], floats: dict[str, float], title: str, pat
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     panels = (("bytes", 1e3, "KB of the packed file"), ("ms", 1, "ms a photo, network only, 1 thread"))
-    for axis, (key, unit, words) in zip(axes, panels, strict=True):
+    for axis, (key, unit, label) in zip(axes, panels, strict=True):
         for point in points:
             x, y = point[key] / unit, 100 * point["map50"]
-            axis.plot(x, y, "o", color=COLOURS.get(point["role"], "#555555"))
-            axis.annotate(f"  {point['model']} {point['role']}", (x, y), fontsize=8, va="center")
+            axis.plot(x, y, "o", color=COLOURS.get(point["role"].split("_")[0], "#555555"))
+            axis.annotate(f"  {point['model']} {point['role']}".rstrip(), (x, y), fontsize=8, va="center")
         for name, value in floats.items():
             axis.axhline(100 * value, color="#b8bcc2", lw=1)
             place = {"xy": (0.99, 100 * value), "xycoords": ("axes fraction", "data")}
             axis.annotate(name, **place, fontsize=8, ha="right", va="bottom", color="#777777")
-        axis.set_xlabel(words, fontsize=9)
+        axis.set_xlabel(label, fontsize=9)
         axis.set_xlim(0, 1.3 * max(point[key] / unit for point in points))
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
-    axes[0].set_ylabel("mAP50, val and test, %", fontsize=9)
-    figure.suptitle(title, fontsize=10)
+    axes[0].set_ylabel(f"mAP50, {words[1]}, %", fontsize=9)
+    figure.suptitle(words[0], fontsize=10)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -131,7 +136,7 @@ def main() -> None:
         mine = [point for point in points if point["data"] == data]
         entries = {f"{model} {role}": e for model, roles in results[data].items() for role, e in roles.items()}
         floats = {name: e["both_map50"] for name, e in entries.items() if "bytes" not in e and "both_map50" in e}
-        draw(mine, floats, data, DOCS / f"tradeoff-{data}.png")
+        draw(mine, floats, (data, "val and test"), DOCS / f"tradeoff-{data}.png")
     document = {
         "command": f"python experiments/tradeoff.py --isa {options.isa} --rounds {options.rounds}",
         "date": time.strftime("%Y-%m-%d"),

@@ -127,7 +127,6 @@ T one_of(const std::string& value, const char* const (&names)[N], const std::str
 
 constexpr const char* kTypes[] = {"u8", "b1", "u4", "s16"};
 constexpr const char* kWeights[] = {"w1", "w4", "w8", "i16"};
-constexpr const char* kOps[] = {"", "conv", "threshold", "requantise", "avgpool2", "maxpool", "upsample2", "concat"};
 constexpr const char* kRoleNames[] = {"weight", "multiplier", "bias", "slope", "post", "gain", "threshold"};
 constexpr int kBits[] = {1, 4, 8, 16};
 constexpr int kMaxFraction = 15;  // an s16 map counts in 2^-fraction

@@ -16,7 +16,8 @@ constexpr int kMaxItems = 4096, kMaxChannels = 4096, kMaxEdge = 8192, kMaxClasse
 constexpr int64_t kMaxElements = int64_t{1} << 28;
 
 enum class Op : uint8_t { conv = 1, threshold, requantise, avgpool2, maxpool, upsample2, concat };  // numbers of docs/format.md
-enum class Role : uint8_t { weight, multiplier, bias, slope, post, gain, threshold };               // in the order of a file
+inline constexpr const char* kOps[] = {"", "conv", "threshold", "requantise", "avgpool2", "maxpool", "upsample2", "concat"};
+enum class Role : uint8_t { weight, multiplier, bias, slope, post, gain, threshold };  // in the order of a file
 constexpr int kRoles = 7;
 
 struct Shape {

@@ -114,7 +114,6 @@ const View& Session::tensor(const std::string& name) const {
 }
 
 const char* Session::kernel_name(int step) const {
-  constexpr const char* kOps[] = {"", "conv", "threshold", "requantise", "avgpool2", "maxpool", "upsample2", "concat"};
   const StepPlan& plan = plan_.steps[step];
   return plan.conv >= 0 ? plan_.convs[plan.conv].kernel->name : kOps[static_cast<int>(plan.node->op)];
 }
