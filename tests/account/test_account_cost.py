@@ -56,6 +56,23 @@ def test_by_hand(graph):
     assert c.elementwise_ops == sum(c.elementwise.values()) == (16 + 9 + 2 + 5 + 8 + 4) * n
 
 
+def test_two_bits_gains_and_wide_residuals_by_hand():
+    build = Builder(32, 32)
+    common = {"multiplier": i16(16), "bias": i16(16)}
+    at = {"kernel": 3, "pad": 1, "shift": 0, "outputs": ("s16",)}
+    stem = {"weight": weight("w8", 16, 3, 3, 3)} | common
+    (s16,) = build.add("conv", "stem", ["image"], stem, {"s16": 1.0}, **at, stride=2)
+    (two,) = build.add("threshold", "bits", [s16], {"threshold": i16(16)}, None, step=3)
+    body = {"weight": weight("w1", 8, 3, 3, 16), "multiplier": i16(8), "bias": i16(8), "gain": i16(16)}
+    (out,) = build.add("conv", "body", [two, s16], body, {"s16": 1.0}, **at, stride=1, planes=2, residual_last=0)
+    c = cost(build.graph([out]))
+    body = c.layers[-1]
+    # A map of two bits is multiplied as two of one bit.
+    assert c.macs[1] == body.macs == 2 * 8 * 144 * 256 and body.weight_bytes == 8 * 144 // 8
+    n = 8 * 256
+    assert body.elementwise == {"multiply": n, "bias": n, "gain": 2 * n, "residual": 2 * n}
+
+
 def test_macs_follow_the_image(graph):
     assert (
         cost(resize(graph, 64, 64)).macs[1] == 4 * cost(graph).macs[1]

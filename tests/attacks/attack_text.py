@@ -28,6 +28,8 @@ def textual(header: dict[str, Any], data: bytes) -> Iterator[Attack]:
         yield replaced(f"kernel {number}", "integer|64 bits|1..7", '"kernel":3', f'"kernel":{number}')
     yield replaced("duplicate key", "twice", '"kernel":3', '"kernel":3,"kernel":3')
     yield replaced("duplicate key, escaped", "twice", '"kernel":3', '"kernel":3,"\\u006bernel":3')
+    many = ",".join(f'"k{i}":0' for i in range(32_000))
+    yield replaced("duplicate key behind many", "twice", '"name":"base"', f'"name":"base",{many},"k31999":1')
     yield replaced("duplicate key on top", "twice", '{"graph"', '{"card":{},"graph"')
     yield replaced("duplicate key in the card", "twice", '"name":"base"', '"name":"base","name":"base"')
     for depth in (15, 100, 5000, 200_000):

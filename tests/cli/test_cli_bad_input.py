@@ -124,7 +124,8 @@ def test_what_cannot_be_written(packed: Path, odd: Path, tmp_path: Path):
 def test_options_that_would_count_for_nothing_are_refused(packed: Path, squares: Path, tmp_path: Path):
     for words in (("info", packed, "--policy", "w1a2"), ("info", packed, "--classes", 3), ("bench", packed, "--policy", "w1a2")):
         assert f"{words[2]} is for networks with random weights" in refused(*words)
-    assert "--classes is for networks with random weights" in refused("predict", packed, squares / "images", "--classes", 3)
+    for words in (("predict", "n", squares / "images"), ("val", "n", "--data", squares)):
+        assert "a network with random weights finds nothing" in refused(*words)
     assert "is for runs and checkpoints" in refused("val", packed, "--data", squares, "--as-trained")
     assert "leave --policy out" in refused("info", "yolov5n", "--policy", "w1a2")
     assert "policy 'float' has no integers" in refused("info", "n", "--policy", "float")
@@ -133,7 +134,13 @@ def test_options_that_would_count_for_nothing_are_refused(packed: Path, squares:
     assert not (tmp_path / "new").exists()
 
 
-def test_numbers_out_of_range(packed: Path, squares: Path, tmp_path: Path):
+def test_numbers_out_of_range(packed: Path, run: Path, squares: Path, tmp_path: Path):
+    for iou in (-1, 0, 1.5, "nan"):
+        for model in (packed, run):
+            assert "must be above 0 and at most 1" in refused("val", model, "--data", squares, "--iou", iou)
+    for switch in ("min_visible=2", "mosaic=2", "scale=1", "translate=nan", "hsv_v=inf", "flip=-1"):
+        words = ("train", "--data", squares, "--out", tmp_path / "new", "--set", f"augment.{switch}")
+        assert f"augment.{switch.partition('=')[0]} = " in refused(*words)
     assert "--batch 0: must be 1..1024" in refused("val", packed, "--data", squares, "--batch", 0)
     assert "--workers 0: must be 1..64" in refused("check", squares, "--workers", 0)
     assert "--threads 0: must be 1..64" in refused("bench", packed, "--threads", 0)

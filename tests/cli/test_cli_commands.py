@@ -137,6 +137,19 @@ def test_predict_takes_patterns_and_keeps_equal_names_apart(packed: Path, square
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["0-2.png", "0.png", "1.png"]
 
 
+def test_predict_never_writes_over_its_sources(packed: Path, squares: Path, tmp_path: Path):
+    photos = tmp_path / "photos"
+    shutil.copytree(squares / "images", photos)
+    before = {file.name: file.read_bytes() for file in photos.iterdir()}
+    for source in (photos, photos / "0.png", f"{photos}/*.png"):
+        assert "pictures would replace the originals" in refused("predict", packed, source, "--out", photos)
+    for _ in range(2):  # pictures of the first time are no sources of the second
+        result = call("predict", packed, photos, "--out", photos / "found")
+        assert result.code == 0 and len(result.out.splitlines()) == 8
+    assert before == {file.name: file.read_bytes() for file in photos.iterdir() if file.is_file()}
+    assert len(list((photos / "found").iterdir())) == 8
+
+
 def test_verify_names_the_first_tensor(packed: Path, squares: Path, monkeypatch: pytest.MonkeyPatch):
     from mpqyolo.runtime.session import Session
 

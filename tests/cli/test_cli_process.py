@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from train_squares import TINY
+
 COMMAND = (sys.executable, "-m", "mpqyolo.cli.app")
 
 # Stands before everything else on the path: whoever imports one of these fails as where it is not installed.
@@ -67,18 +69,45 @@ def test_a_reader_that_leaves(packed: Path, squares: Path):
     assert process.returncode == 141 and said == ""
 
 
-def test_interrupt(packed: Path):
+def stopped(*words: object, until: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a command that gets Ctrl-C when stderr has said `until`, or after three seconds."""
+
     def hear() -> None:  # shells start background work with SIGINT ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     with subprocess.Popen(
-        [*COMMAND, "bench", packed, "--seconds", "100"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear,
+        [*COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear
     ) as process:
-        time.sleep(3)
+        assert process.stderr
+        said = ""
+        if until:
+            while until not in said and (line := process.stderr.readline()):
+                said += line
+        else:
+            time.sleep(3)
         process.send_signal(signal.SIGINT)
-        out, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and out == "" and said == "mpqyolo: interrupted\n"
+        out, rest = process.communicate(timeout=60)
+    return process.returncode, out, said + rest
+
+
+def test_interrupt(packed: Path):
+    assert stopped("bench", packed, "--seconds", "100", until="") == (130, "", "mpqyolo: interrupted\n")
+
+
+def test_interrupted_training_says_how_to_go_on(squares: Path, tmp_path: Path):
+    out = tmp_path / "a run"
+    words = ("--data", squares, "--out", out, "--epochs", 1000, "--batch", 4, "--image-size", 64, "--set", TINY, "data.workers=0")
+    code, _, said = stopped("train", *words, until="step")
+    assert code == 130 and f"go on with: mpqyolo train --resume --out '{out}'" in said.splitlines()[-1]
+
+
+def test_closed_and_narrow_streams(squares: Path, packed: Path, tmp_path: Path):
+    closed = f'"{sys.executable}" -m mpqyolo.cli.app check "{squares}" >&-'
+    done = subprocess.run(closed, shell=True, capture_output=True, timeout=120)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    photo = tmp_path / "\u8eca.png"
+    photo.write_bytes((squares / "images" / "0.png").read_bytes())
+    narrow = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for words in ((), ("--json",)):
+        done = subprocess.run([*COMMAND, "predict", packed, photo, *words], capture_output=True, timeout=120, env=narrow)
+        assert done.returncode == 0 and b"\\u8eca.png" in done.stdout, done.stderr

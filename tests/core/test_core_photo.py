@@ -62,6 +62,26 @@ def test_damaged_files_are_refused_in_one_line(tmp_path_factory: pytest.TempPath
         assert str(path) in str(fault) and "\n" not in str(fault)
 
 
+def test_images_that_pillow_cannot_finish_are_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:1500])
+    closed = Image.open(tmp_path / "cut.jpg")
+    closed.close()
+    for image in (Image.open(tmp_path / "cut.jpg"), closed):
+        with pytest.raises(ImageError, match="the PIL image: cannot be read"):
+            as_photo(image)
+
+
+def test_a_photo_that_is_too_wide(tmp_path: Path) -> None:
+    wide = np.zeros((2, 65_537, 3), np.uint8)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    for source in (wide, wide.transpose(1, 0, 2), tmp_path / "wide.png", Image.fromarray(wide)):
+        with pytest.raises(ImageError, match="at most 65536 a side"):
+            as_photo(source)
+    assert as_photo(wide[:, :-1]).shape == (2, 65_536, 3)
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="there is no such file"):
         read_photo(tmp_path / "none.jpg")

@@ -54,7 +54,8 @@ def test_every_planted_fault_is_named(splits, tmp_path):
     leak = f"val_002.bmp: the same pixels as {photos / 'train_007.png'}, a leak from 'train' into 'val'"
     assert leak in warnings
     assert not report.ok
-    assert len(found(report, "error")) == 7 and len(found(report, "warning")) == 6
+    assert "belongs to val_002.bmp and to val_002.png" in warnings
+    assert len(found(report, "error")) == 7 and len(found(report, "warning")) == 7
 
 
 def test_voc_faults(splits, tmp_path):
@@ -97,3 +98,31 @@ def test_coco_faults_do_not_hide_each_other(splits, tmp_path):
     broken.write_bytes(np.random.default_rng(0).bytes(100))
     errors = found(check(tmp_path / "coco"), "error")
     assert [error.split(": ")[0] for error in errors] == [f"{file}:{first + 1}", f"{file}:{first + 2}", str(broken)]
+
+
+def test_classes_that_no_packed_file_holds_are_named(splits, tmp_path):
+    write_yolo(splits, tmp_path)
+    text = (tmp_path / "data.yaml").read_text()
+    (tmp_path / "data.yaml").write_text(text.replace("dog", "d" * 300))
+    (warning,) = found(check(tmp_path), "warning")
+    assert "has 300 bytes" in warning and "--classes" in warning
+
+
+def test_what_training_would_refuse_is_an_error(splits, tmp_path):
+    write_yolo(splits[:1], tmp_path)
+    assert any("no split 'val'" in warning for warning in found(check(tmp_path), "warning"))
+    labels = sorted((tmp_path / "train" / "labels").glob("*.txt"))
+    for file in labels[:-1]:
+        file.unlink()
+    warnings = found(check(tmp_path), "warning")
+    assert any(f"of {len(splits[0])} photos in split 'train' have no label file" in text for text in warnings)
+    labels[-1].unlink()
+    (error,) = found(check(tmp_path), "error")
+    assert "no box in split 'train' can be learned" in error
+
+
+def test_two_photos_with_one_label_file_are_named(splits, tmp_path):
+    write_yolo(splits, tmp_path)
+    photo = next((tmp_path / "train" / "images").glob("*.png"))
+    Image.new("RGB", (50, 50)).save(photo.with_suffix(".jpg"))
+    assert any(f"belongs to {photo.stem}.jpg and to {photo.name}" in text for text in found(check(tmp_path), "warning"))

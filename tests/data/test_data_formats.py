@@ -147,6 +147,34 @@ def test_bad_voc_is_refused_with_file_and_line(case, tmp_path):
         load(tmp_path, "train")
 
 
+@pytest.mark.parametrize(("said", "right"), [("0", False), ("1", True), ("False", False), ("true", True), ("Unspecified", False)])
+def test_difficult_is_a_flag(said, right, tmp_path):
+    voc(tmp_path, "train", "a", OBJECT.format(1, 1, 9, 9, name="cat").replace("<difficult>1<", f"<difficult>{said}<"))
+    assert load(tmp_path, "train").items[0].difficult.tolist() == [right]
+
+
+def test_voc_names_with_spaces_and_lists_of_one_class(tmp_path):
+    for name in ("a b", "a", "x 1"):
+        voc(tmp_path, "train", name, OBJECT.format(1, 1, 9, 9, name="cat"))
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_bytes("\ufeffa b\r\na  -1\r\nx 1\r\n".encode())
+    assert [item.path.stem for item in load(tmp_path, "train").items] == ["a b", "a", "x 1"]
+
+
+def test_texts_in_other_encodings_are_refused(tmp_path):
+    xml = voc(tmp_path, "train", "a", OBJECT.format(1, 1, 9, 9, name="cat"))
+    text = xml.read_text()
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfcat\n")
+    assert load(tmp_path, "train").classes == ("cat",)
+    for encoding in ("gbk", "nonsense"):
+        xml.write_text(f'<?xml version="1.0" encoding="{encoding}"?>{text}')
+        with pytest.raises(DataError, match=r"cannot be read as XML|not well-formed"):
+            load(tmp_path, "train")
+    for content, message in ((b"caf\xe9\n", "not text in UTF-8"), (b"cat\ncat\n", "the same class twice")):
+        (tmp_path / "classes.txt").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            load(tmp_path, "train")
+
+
 def test_entities_are_refused(tmp_path):
     xml = voc(tmp_path, "train", "a", "")
     (tmp_path / "classes.txt").write_text("cat\n")
@@ -197,6 +225,9 @@ BAD_COCO = {
     "negative": ({"id": 5, "image_id": 7, "category_id": 1, "bbox": [9, 2, -3, 4]}, "negative size"),
     "nan": ({"id": 5, "image_id": 7, "category_id": 1, "bbox": [float("nan"), 2, 3, 4]}, "not a number"),
     "list": ([], "annotations[1] is no object"),
+    "id": ({"id": 5, "image_id": [7], "category_id": 1, "bbox": [1, 2, 3, 4]}, "annotation 5 belongs to image [7]"),
+    "category": ({"id": 5, "image_id": 7, "category_id": {}, "bbox": [1, 2, 3, 4]}, "annotation 5 has unknown class {}"),
+    "huge": ({"id": 5, "image_id": 7, "category_id": 1, "bbox": [10**400, 2, 3, 4]}, "annotation 5 has bbox"),
 }
 
 
@@ -212,6 +243,15 @@ def test_bad_coco_is_refused_with_file_and_line(case, tmp_path):
     assert name == str(file)
     lines = file.read_text().splitlines()
     assert lines[int(line) - 1].strip() in ("{", "[]") and (annotation == [] or '"id": 5' in lines[int(line)])
+
+
+def test_categories_of_one_name_are_one_class(tmp_path):
+    annotations = [{"id": k, "image_id": 7, "category_id": k, "bbox": [k, 1, 9, 9]} for k in (1, 2)]
+    coco(tmp_path, annotations, categories=[{"id": 1, "name": "car"}, {"id": 2, "name": "car"}])
+    dataset = load(tmp_path, "val")
+    assert dataset.classes == ("car",) and dataset.items[0].label.tolist() == [0, 0]
+    with pytest.raises(DataError, match="'car' is chosen twice"):
+        load(tmp_path, "val", ["car", "car"])
 
 
 def test_broken_json_names_its_line(tmp_path):
@@ -234,7 +274,9 @@ def yolo(root: Path, label: str | None, names: str = "names: [cat, dog]", train:
     return root / "train" / "labels" / "a.txt"
 
 
-@pytest.mark.parametrize("names", ["names: [cat, dog]", "names: {0: cat, 1: dog}", "names:\n- cat\n- dog\nnc: 2"])
+@pytest.mark.parametrize(
+    "names", ["names: [cat, dog]", "names: {0: cat, 1: dog}", "names: {'1': dog, '0': cat}", "names:\n- cat\n- dog\nnc: 2"]
+)
 @pytest.mark.parametrize("train", ["train/images", "./train/images", "../train/images", "train", "[train/images]", "list.txt"])
 def test_yolo_descriptions(names, train, tmp_path):
     yolo(tmp_path, "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.1 0.3 0.1 0.3 0.5 0.1 0.4\n", names, train)
@@ -250,6 +292,18 @@ def test_yolo_descriptions(names, train, tmp_path):
 def test_a_photo_without_labels_is_background(tmp_path):
     yolo(tmp_path, None)
     assert len(load(tmp_path, "train").items[0]) == 0
+
+
+def test_labels_beside_photos_below_a_folder_called_images(tmp_path):
+    root = tmp_path / "images" / "set"
+    yolo(root, None, train="photos")
+    (root / "photos").mkdir()
+    Image.new("RGB", (40, 20)).save(root / "photos" / "b.jpg")
+    (root / "photos" / "b.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    for hidden in (root / "photos" / "._b.jpg", root / "photos" / ".cache" / "c.jpg"):  # what macOS and notebooks leave behind
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_bytes(b"")
+    assert [item.label.tolist() for item in load(root, "train").items] == [[1]]
 
 
 def test_val_is_found_as_valid(tmp_path):
@@ -278,6 +332,7 @@ BAD_YOLO = {
     "half": ("0.5 0.5 0.5 0.1 0.1", "unknown class 0.5"),
     "nan class": ("nan 0.5 0.5 0.1 0.1", "unknown class nan"),
     "pixels": ("0 20 10 5 5", "not in fractions"),
+    "outline in pixels": ("0 5 5 9 5 9 9", "not in fractions"),
     "nan": ("0 nan 0.5 0.1 0.1", "not a number"),
     "infinite": ("0 0.5 0.5 inf 0.1", "not"),
     "negative": ("0 0.5 0.5 -0.1 0.1", "negative size"),
@@ -306,6 +361,8 @@ def test_zero_size_is_skipped_and_edges_are_clipped(tmp_path):
         ("names: {0: cat, 2: dog}", "keys of `names`"),
         ("names: cat", "must list the classes"),
         ("names: [cat, cat]", "twice"),
+        ("names: [yes, no]", "put it into quotes"),
+        ("names: [cat, dog]\nkpt_shape: [17, 3]", "poses"),
         ("names: [cat", "data.yaml:3: not readable as YAML"),
         ("names: [cat]\nval: nowhere", None),
     ],
@@ -327,6 +384,10 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(DataError, match="there is no such data set"):
         load(tmp_path / "nothing", "train")
     with pytest.raises(DataError, match="no data set recognised"):
+        load(tmp_path, "train")
+    for name in ("one.yaml", "two.yaml"):
+        (tmp_path / name).write_text("names: [cat]\n")
+    with pytest.raises(DataError, match=r"which one: one\.yaml, two\.yaml\?"):
         load(tmp_path, "train")
 
 

@@ -141,6 +141,18 @@ def test_a_dead_channel_is_a_constant_and_does_not_spoil_the_others() -> None:
     assert e.multiplier[1] == 0 and e.bias[1] == 77 and e.multiplier[0] == alone.multiplier[0] and e.shift == alone.shift
 
 
+def test_a_dead_channel_needs_no_room_for_its_sums() -> None:
+    """Its sums may be as large as they like: the shift is the one that the living channel has alone."""
+    sums = fold.Sums(np.array([2304, 150_000]), np.array([3.0, 20_000.0]), np.array([20.0, 0.0]))
+    one = fold.Sums(*(v[:1] for v in (sums.reach, sums.mean, sums.std)))
+    factor, offset = np.array([12.0, 5000.0]), np.array([5.0, 77 - 5000.0 * 20_000])
+    for make in (fold.stream, fold.codes):
+        scaled = factor / (1 if make is fold.stream else 100)
+        e, alone = (make(scaled[:n], offset[:n] / factor[:n] * scaled[:n], s, "layer") for n, s in ((2, sums), (1, one)))
+        assert e.multiplier[1] == 0 and e.multiplier[0] == alone.multiplier[0] and not e.held
+        assert (e.shift, e.fraction) == (alone.shift, alone.fraction)
+
+
 @given(seeds)
 @EXAMPLES
 def test_predictions_of_one_scale_always_fit_and_hold_sixteen_powers_of_two(seed: int) -> None:
@@ -159,6 +171,7 @@ def test_a_channel_too_loud_for_its_neighbours_is_held_down() -> None:
     # 12 * 2^12 does not fit 16 bits and 0.65 of it does; one step more to the left, 3 standard deviations would not fit.
     assert np.abs(product(np.array([[900], [900]]), e) - [[900], [0.65 * 12 * 900]]).max() <= 1
     assert e.error[0] < 3 and e.error[1] > 0.35 * 12 * 30000
+    assert list(e.held) == [1] and abs(e.held[1] - 0.65) < 1e-9
 
 
 def test_what_does_not_fit_is_refused_with_the_layer() -> None:

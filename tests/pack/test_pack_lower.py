@@ -198,6 +198,10 @@ def spoiled(what: str) -> Zoo:
             block.bn.bias.fill_(1000.0)
         elif what == "nan":
             conv.weight[0, 0, 0, 0] = float("nan")
+        elif what == "nan norm":
+            block.bn.running_mean[0] = float("nan")
+        elif what == "no scale":
+            model.neck.mix.code.quantiser.log_scale.fill_(-200.0)
         elif what == "threshold":
             block.conv.input_quantiser.shift.fill_(1000.0)
         elif what == "gain":
@@ -217,6 +221,8 @@ def spoiled(what: str) -> Zoo:
         ("silu", "layer 'backbone.fold': the activation SiLU has no integer form"),
         ("bias", "layer 'backbone.fold': its bias reaches 25"),
         ("nan", "layer 'neck.mix': its weights are not finite"),
+        ("nan norm", "layer 'backbone.fold': its batch norm or bias is not finite"),
+        ("no scale", "layer '.*': a scale of its activations is 0"),
         ("threshold", "layer 'backbone.fold': its threshold reaches 256"),
         ("gain", "layer 'backbone.fold': channel 15, which hardly moves"),
         ("norm", "layer 'backbone.fold': GroupNorm cannot be folded"),

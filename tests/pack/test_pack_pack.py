@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from train_squares import tiny_recipe
+from train_squares import make_squares, tiny_recipe
 
 from mpqyolo.account.cost import cost
 from mpqyolo.account.yolov5 import yolov5
 from mpqyolo.core.bits import policy
-from mpqyolo.core.errors import CheckpointError, DataError, PackError
+from mpqyolo.core.errors import CheckpointError, DataError, FileFormatError, PackError
+from mpqyolo.data.formats import load
 from mpqyolo.data.sample import Dataset
 from mpqyolo.detector.model import build_model
 from mpqyolo.evaluate.verify import Verifier
@@ -25,7 +26,7 @@ from mpqyolo.format.card import check_card
 from mpqyolo.format.reader import read_model
 from mpqyolo.graph.ir import Graph
 from mpqyolo.pack import pack as packing
-from mpqyolo.pack.pack import graph_of, pack
+from mpqyolo.pack.pack import check_packable, graph_of, pack
 from mpqyolo.pack.passes import optimise
 from mpqyolo.pack.photos import MOST, made_up, proof_photos
 from mpqyolo.quantize.apply import apply_policy, handles
@@ -33,6 +34,7 @@ from mpqyolo.reference.decode import detect
 from mpqyolo.runtime.detector import Detector
 from mpqyolo.train.checkpoint import BEST, load_tensors, make_model, save_tensors
 from mpqyolo.train.ema import reestimate_bn
+from mpqyolo.train.recipe import ModelPart
 from mpqyolo.train.recipe_file import save_recipe
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -81,6 +83,8 @@ def test_a_card_names_no_place_of_this_machine(trained: dict[str, Any], tmp_path
     save_recipe(tmp_path / "run", recipe.model_copy(update={"data": data, "teacher": teacher, "start": str(here / "first")}))
     told = pack(tmp_path / "run", tmp_path / "m.mpqy").model.card["recipe"]
     assert told["data"]["unlabelled"] == "street" and told["start"] == "first"
+    for path, name in (("runs/v7/checkpoints/best.safetensors", "v7"), ("d/set/annotations/instances_val2017.json", "set")):
+        assert packing._last(path) == name
     assert told["teacher"]["path"] == "big.onnx" and told["teacher"]["model"] == "big.toml"
     assert str(here) not in json.dumps(told)
 
@@ -139,8 +143,34 @@ def test_size_name_and_photos_can_be_chosen(trained: dict[str, Any], squares: Da
         pack(trained["paper"].folder, tmp_path / "n.mpqy", image_size=(64, 100))
     with pytest.raises(PackError, match="there is no folder"):
         pack(trained["paper"].folder, tmp_path / "nowhere" / "n.mpqy")
+    for folder in (tmp_path, Path("/")):
+        with pytest.raises(PackError, match="is a folder; name the file"):
+            pack(trained["paper"].folder, folder)
+    with pytest.raises(FileFormatError, match="cannot be written"):
+        pack(trained["paper"].folder, tmp_path / ("n" * 250))
     with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
         pack(tmp_path, tmp_path / "n.mpqy")
+
+
+def test_a_channel_that_had_to_be_held_down_is_told(trained: dict[str, Any], tmp_path: Path) -> None:
+    """Its batch norm makes it ever louder than its neighbours, until one shift no longer serves both."""
+    shutil.copytree(trained["w4a4"].folder, tmp_path / "run")
+    tensors, record = load_tensors(tmp_path / "run" / BEST)
+    assert pack(tmp_path / "run", tmp_path / "m.mpqy").notes == ()
+    for _ in range(12):
+        tensors["backbone.stage16.0.bn.weight"][1] *= 1.5
+        save_tensors(tmp_path / "run" / BEST, tensors, record)
+        if notes := pack(tmp_path / "run", tmp_path / "m.mpqy").notes:
+            break
+    assert len(notes) == 1 and notes[0].startswith("layer 'backbone.stage16.0': channels are held down"), notes
+
+
+def test_what_no_training_can_pack_is_refused_before_it() -> None:
+    check_packable(ModelPart(policy="mixed"), 320)
+    check_packable(ModelPart(policy="float", family="yolov5"), 320)
+    narrow = ModelPart(policy="mixed", options={"stem": 6, "widths": [6, 12, 24, 48]})
+    with pytest.raises(PackError, match="4"):
+        check_packable(narrow, 64)
 
 
 def test_where_photos_come_from(trained: dict[str, Any], squares: Dataset, tmp_path: Path) -> None:
@@ -149,6 +179,15 @@ def test_where_photos_come_from(trained: dict[str, Any], squares: Dataset, tmp_p
     Image.fromarray(squares.read(3)).save(tmp_path / "one.png")
     photos, words = proof_photos(tmp_path, recipe)
     assert np.array_equal(photos[0], squares.read(3)) and words == f"photos of {tmp_path.name}"
+    damaged = make_squares(tmp_path / "damaged", count=8)
+    first = load(damaged, recipe.data.val).items[0].path
+    photo = first.with_suffix(".jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(photo)
+    photo.write_bytes(photo.read_bytes()[:-1000])  # its header still says how large it is
+    first.unlink()
+    spoiled = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(damaged)})})
+    photos, words = proof_photos(None, spoiled)
+    assert len(photos) == 3 and words == "photos of the 'val' split"
     gone = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(tmp_path / "gone")})})
     photos, words = proof_photos(None, gone)
     assert len(photos) == 4 and "made-up photos" in words

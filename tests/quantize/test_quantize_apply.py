@@ -66,6 +66,11 @@ def test_float_has_no_quantisers_and_odd_wishes_are_refused() -> None:
     model = build_model("mpq", "n", ["a"], **TINY)
     with pytest.raises(ConfigError, match=r"layer '.*': weights can have 1, 4, 8 or 32 bits, not 3"):
         apply_policy(model, policy("default").with_rules(("backbone*", Bits(3, 1))))
+    with pytest.raises(ConfigError, match=r"model\.switches\.shift must be true or false"):
+        tiny(shift="no")
+    model = build_model("mpq", "n", ["a"], **TINY)
+    with pytest.raises(ConfigError, match="its activations are the neck's codes"):
+        apply_policy(model, policy("default").with_rules(("predict*", Bits(8, 8))))
     with pytest.raises(ConfigError, match="no quantisers"):
         apply_policy(build_model("yolov5", "n", ["a"]), policy("default"))
 

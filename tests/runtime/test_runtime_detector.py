@@ -70,6 +70,13 @@ def test_image_size(model_file: Path):
     assert (wide.info.height, wide.info.width) == (64, 64)
     with pytest.raises(EngineError, match="multiple"):
         Detector(model_file, image_size=(64, 65))
+    assert Detector(model_file, image_size=[64, 64]).info.width == 64
+    for wrong in ({"image_size": 2**32 + 64}, {"image_size": "64"}, {"threads": 2**32 + 1}, {"threads": 0}):
+        with pytest.raises(EngineError, match="must be a whole number from 1 on"):
+            Detector(model_file, **wrong)
+    for wrong in ({"min_score": 2}, {"iou": 7}, {"min_score": float("nan")}):
+        with pytest.raises(ConfigError, match=r"must be 0\.\.1"):
+            Detector(model_file, **wrong)
 
 
 def test_many_threads_share_a_detector(model_file: Path):
@@ -96,6 +103,8 @@ def test_names_of_carried_models(monkeypatch: pytest.MonkeyPatch, model_file: Pa
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "tiny.mpqy").write_bytes(model_file.read_bytes())
     monkeypatch.setattr(mpqyolo, "__path__", [str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
+    Path("tiny").mkdir()  # names come before paths
     assert detector.resolve("tiny") == tmp_path / "models" / "tiny.mpqy"
     assert Detector("tiny").info.height == 64
     with pytest.raises(ConfigError, match=r"no model 'huge'.*comes with the package: tiny"):
@@ -106,3 +115,5 @@ def test_names_of_carried_models(monkeypatch: pytest.MonkeyPatch, model_file: Pa
 def test_evaluation_takes_a_detector(model_file: Path):
     found = Detector(model_file, min_score=0.01)([PHOTO, PHOTO[:20]])
     assert [d.size for d in found] == [(70, 50), (70, 20)]
+    with pytest.raises(ImageError, match="call predict"):
+        Detector(model_file)(PHOTO)

@@ -130,5 +130,22 @@ def test_mosaics_end_before_the_run_does() -> None:
 
 def test_a_rule_must_match_a_layer() -> None:
     part = load_recipe("direct", ["model.rules=[['backbone.stage64.*', 1, 32]]", "model.classes=['a']"]).model
-    with pytest.raises(ConfigError, match=r"no layer is called 'backbone\.stage64\.\*'; there are: .*backbone\.stage32"):
+    with pytest.raises(ConfigError, match=r"'backbone\.stage64\.\*' matches no layer .* begin with: .*backbone\.stage32"):
         make_model(part)
+    for block in ("neck.top4", "backbone.stage8.0"):  # a block has no bits; the layers in it have
+        part = load_recipe("direct", [f"model.rules=[['{block}', 8, 4]]", "model.classes=['a']"]).model
+        with pytest.raises(ConfigError, match=rf"'{block}' matches no layer that has bits; '{block}\.\*' is what lies below"):
+            make_model(part)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "{widths = [16, 32, 64]}", "{widths = [16, 32, 64, 128, 256]}", "{widths = [16, 24, 64, 128]}", "{stem = 7}",
+        "{stem = 0}", "{stem = '8'}", "{stem = -8}", "{neck = [8, 8]}", "{neck = [0, 8, 8]}", "{depths = [0, 1, 1, -1]}",
+        "{depths = [0, 1.5, 1, 1]}", "{act = 'gelu'}", "{shortcut = 'foo'}", "{stem = true}", "{widths = 3}",
+    ],
+)  # fmt: skip
+def test_options_that_make_no_network_are_refused(options: str) -> None:
+    with pytest.raises(ConfigError, match=r"model\.options"):
+        make_model(load_recipe("direct", [f"model.options={options}", "model.classes=['a']"]).model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from cyclopts import App, CycloptsError
 from mpqyolo import __version__
 from mpqyolo.cli import bench, check, info, models, pack, predict, train, val
 from mpqyolo.cli.console import explain_missing, one_line, say
-from mpqyolo.core.errors import MpqError
+from mpqyolo.core.errors import InterruptError, MpqError
 
 DONE, PARTLY, FAULT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
@@ -20,7 +21,8 @@ HELP = """Detectors with a 1-bit backbone and a 4-bit neck and head: train, pack
 The usual order is check, train, pack, predict. MODEL is a `.mpqy` file, a run folder, a checkpoint, a name that
 `mpqyolo models` lists, or a YOLOv5 `.pt` (val and predict also take `.onnx`).
 
-Exit codes: 0 done; 1 done, but some photos failed or faults were found; 2 a fault that you can mend, named in one line.
+Exit codes: 0 done; 1 done, but some photos failed or faults were found; 2 a fault that you can mend, named in one line;
+130 interrupted; 141 whoever read the output closed it.
 """
 
 
@@ -41,6 +43,10 @@ def make_app() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. arguments: those of the process if None."""
+    sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")  # noqa: SIM115 (closed ones)
+    for stream in (sys.stdout, sys.stderr):  # names of classes and files that this terminal has no letters for
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = make_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -51,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return PIPE_CLOSED
     except KeyboardInterrupt:
         say("mpqyolo: interrupted")
+        return INTERRUPTED
+    except InterruptError as fault:
+        say(f"mpqyolo: {fault}")
         return INTERRUPTED
     except (MpqError, CycloptsError) as fault:
         say(f"mpqyolo: {one_line(fault)}")

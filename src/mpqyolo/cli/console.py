@@ -30,7 +30,8 @@ def say(text: str) -> None:
 
 def emit(document: Any, *, compact: bool = False) -> None:
     """A JSON document on stdout; compact: on one line."""
-    text = json.dumps(document, indent=None if compact else 1, ensure_ascii=False, allow_nan=False)
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    text = json.dumps(document, indent=None if compact else 1, ensure_ascii=ascii_only, allow_nan=False)
     print(text, flush=True)
 
 

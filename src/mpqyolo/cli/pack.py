@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from mpqyolo.cli.console import Json, Progress, emit, parse_size, say
@@ -20,7 +21,7 @@ def pack(
 ) -> int:
     """Pack a trained run into a `.mpqy` file whose size is the claim, and prove that it computes the same.
 
-    The proof: on real photos, the trained network, the numpy reference and the engine give equal integers at every layer.
+    The proof: on real photos, the trained network folded to integers, the numpy reference and the engine agree at every layer.
     A file whose proof fails is not left behind.
 
     Parameters
@@ -49,11 +50,14 @@ def pack(
     proof, against = packed.proof, packed.ratios
     if json:
         words = {**proof._asdict(), "from": packed.photos}
-        emit({"file": str(out), "size_bytes": packed.size_bytes, "claim_bytes": packed.claim, "proof": words, **against})
+        emit({"file": str(out), "size_bytes": packed.size_bytes, "claim_bytes": packed.claim, "proof": words, **against}
+             | {"notes": packed.notes})  # fmt: skip
         return 0
     smaller = f", {against['size_ratio']:.1f} times smaller than {against['reference']}" if against else ""
     print(f"{out}: {packed.size_bytes:,} bytes{smaller}")
     equal = f"{proof.tensors} tensors on each of {proof.photos} photos"
-    say(f"proven: trained network, reference and engine ({proof.isa}) have equal integers in {equal} ({packed.photos})")
-    say(f"next: mpqyolo predict {out} PHOTO --out FOLDER")
+    for note in packed.notes:
+        say(note)
+    say(f"proven: folded network, reference and engine ({proof.isa}) have equal integers in {equal} ({packed.photos})")
+    say(f"next: mpqyolo predict {shlex.quote(str(out))} PHOTO --out FOLDER")
     return 0

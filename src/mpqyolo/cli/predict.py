@@ -33,7 +33,6 @@ def predict(
     threads: int = 1,
     image_size: str | None = None,
     iou: float | None = None,
-    classes: int | None = None,
     verify: Verify = False,
     json: Lines = False,
 ) -> int:
@@ -57,16 +56,14 @@ def predict(
         Side of the network's input in px, or HEIGHTxWIDTH; multiples of 32. As the model says if not given.
     iou
         Overlap above which boxes of a class suppress each other; as the model says if not given.
-    classes
-        How many classes a network with random weights has; 80 if not given.
     """
     if not 0 <= min_score <= 1:
         raise ConfigError(f"--min-score {min_score:g}: must be 0..1")
-    groups, failures = _expand(source)
+    groups, failures = _expand(source, out)
     if any(group.kind != "photos" for group in groups):
         import_av()
     size = parse_size(image_size)
-    predictor = open_predictor(model, size, min_score, threads, classes, iou)
+    predictor = open_predictor(model, size, min_score, threads, iou)
     verifier = _verifier(model, predictor.image_size, threads) if verify else None
     counts = [group.count for group in groups]
     total = None if None in counts else sum(n or 0 for n in counts)
@@ -104,16 +101,20 @@ def predict(
     return 1 if failures else 0
 
 
-def _expand(sources: tuple[str, ...]) -> tuple[list[Group], int]:
-    """(what there is, how many sources there are not). Raises the first fault if there is nothing at all."""
+def _expand(sources: tuple[str, ...], out: Path | None) -> tuple[list[Group], int]:
+    """(what there is, how many sources there are not). Raises the first fault if there is nothing at all, and for an `out` where
+    pictures would replace the photos that they are made from."""
     groups, faults = [], []
     for source in sources:
         try:
-            groups.append(expand(source))
+            groups.append(expand(source, out))
         except MpqError as fault:
             faults.append(fault)
     if not groups:
         raise faults[0] if faults else ConfigError("say what to look at: a photo, folder, pattern, video file or camera number")
+    for path in (path for group in groups for path in (*group.paths, *([Path(group.name)] if group.kind == "film" else []))):
+        if out is not None and path.parent.resolve() == out.resolve():
+            raise ConfigError(f"--out {out}: pictures would replace the originals ({path} lies there); give another folder")
     for line in map(one_line, faults):
         say(f"mpqyolo: {line}")
     return groups, len(faults)

@@ -69,7 +69,6 @@ def open_predictor(
     image_size: tuple[int, int] | None,
     min_score: float,
     threads: int,
-    classes: int | None = None,
     iou: float | None = None,
     as_trained: bool = False,
 ) -> Predictor:
@@ -80,8 +79,11 @@ def open_predictor(
     from mpqyolo.evaluate import predictors
 
     check_threads(threads)
+    if iou is not None and not 0 < iou <= 1:
+        raise ConfigError(f"--iou {iou:g}: must be above 0 and at most 1")
     ref = resolve(text)
-    only_random(ref, classes=classes)
+    if ref.kind == "random":
+        raise ConfigError(f"{text}: a network with random weights finds nothing; train one, or see `mpqyolo models`")
     if as_trained and ref.kind != "checkpoint":
         raise ConfigError(f"--as-trained is for runs and checkpoints, and {text} is none")
     options: dict[str, Any] = {"image_size": image_size, "min_score": min_score, "threads": threads, "iou": iou}
@@ -104,11 +106,7 @@ def open_predictor(
         return predictors.module(network, recipe.model.classes, **options)
     if ref.kind == "published":
         return predictors.published(ref.path, **options)
-    if ref.kind == "onnx":
-        return predictors.onnx(ref.path, **options)
-    names = numbered(classes)
-    options["image_size"] = image_size or predictors.PUBLISHED_SIZE
-    return predictors.module(predictors.random_network(ref.family, ref.size, names, POLICY[ref.family]), names, **options)
+    return predictors.onnx(ref.path, **options)
 
 
 def check_threads(threads: int) -> None:

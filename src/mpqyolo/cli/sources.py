@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from mpqyolo.core.errors import ConfigError, DataError, ImageError, MpqError
-from mpqyolo.core.photo import read_photo
+from mpqyolo.core.photo import photos_under, read_photo
 from mpqyolo.data.prefetch import prefetch
 
-PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"}
 DECODERS = 2
 
@@ -50,11 +49,13 @@ class Group:
         return ahead(_film(self.name, self.kind == "camera"))
 
 
-def expand(source: str) -> Group:
-    """What SOURCE means. Raises DataError if there is no such thing."""
+def expand(source: str, out: Path | None = None) -> Group:
+    """What SOURCE means; of a folder not what lies in the folder `out` inside it. Raises DataError if there is no such thing."""
     path = Path(source)
     if path.is_dir():
-        paths = tuple(sorted(file for file in path.rglob("*") if file.suffix.lower() in PHOTOS and file.is_file()))
+        paths = tuple(photos_under(path))
+        if out is not None and out.resolve() != path.resolve():
+            paths = tuple(file for file in paths if not file.resolve().is_relative_to(out.resolve()))
         if not paths:
             raise DataError(f"{source}: no photos in this folder")
         return Group("photos", source, paths, len(paths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,14 +86,15 @@ def train(
         A folder tree of photos without labels, for the teacher to say what is on them.
     """
     from mpqyolo.pack.folded import folded
+    from mpqyolo.pack.pack import check_packable
     from mpqyolo.train.loop import train as run_training
     from mpqyolo.train.recipe_file import load_recipe
 
     sections: dict[str, Any] = {
         "model": _model_section(model, family, policy, classes),
         "data": _given(
-            path=None if data is None else str(data),
-            unlabelled=None if unlabelled is None else str(unlabelled),
+            path=None if data is None else str(data.absolute()),  # a run is resumed, and packed, from anywhere
+            unlabelled=None if unlabelled is None else str(unlabelled.absolute()),
             workers=workers,
         ),
         "teacher": _teacher_section(teacher),
@@ -107,6 +109,7 @@ def train(
         bits = sections.get("model", {}).get("policy")
         own = bits if bits in ("float", "w4a4") else "tuned" if from_ else "pnq"
         settled = load_recipe(recipe or own, set_, **sections)
+        check_packable(settled.model, settled.image_size)
     result = run_training(settled, out, resume, from_, exact=folded)
     if json:
         last = result.rows[-1] if result.rows else {}
@@ -114,7 +117,8 @@ def train(
         emit({"out": str(result.out), "checkpoint": str(result.checkpoint), "best_map": best, "best_epoch": result.best_epoch,
               "finished": result.finished, "last": last})  # fmt: skip
     else:
-        say(f"next: mpqyolo pack {result.out} --out {result.out.resolve().name}.mpqy")
+        run, file = (shlex.quote(str(name)) for name in (result.out, f"{result.out.resolve().name}.mpqy"))
+        say(f"next: mpqyolo pack {run} --out {file}")
     return 0
 
 

@@ -26,7 +26,6 @@ def val(
     image_size: str | None = None,
     threads: int = 1,
     batch: int = 16,
-    classes: int | None = None,
     iou: Annotated[float | None, Parameter(help="Overlap above which boxes of a class suppress each other.")] = None,
     as_trained: AsTrained = False,
     json: Json = False,
@@ -51,8 +50,6 @@ def val(
         Threads for the network.
     batch
         Photos in hand at once.
-    classes
-        How many classes a network with random weights has; 80 if not given.
     """
     if not 1 <= batch <= 1024:
         raise ConfigError(f"--batch {batch}: must be 1..1024")
@@ -60,7 +57,7 @@ def val(
     from mpqyolo.evaluate import evaluate
 
     dataset = load(data, split, None if only is None else names(only, "--only"))
-    predictor = open_predictor(model, parse_size(image_size), MIN_SCORE, threads, classes, iou, as_trained)
+    predictor = open_predictor(model, parse_size(image_size), MIN_SCORE, threads, iou, as_trained)
     find = predictor.over(dataset.classes)
     if missing := predictor.missing(dataset.classes):
         say(f"the model cannot find, and scores 0 on: {', '.join(missing)}; --only scores chosen classes")

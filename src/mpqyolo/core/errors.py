@@ -1,6 +1,11 @@
 """One error class per fault. Each message is one line that says what is wrong, where, and what to do."""
 
 
+def printable(text: str) -> str:
+    """The text on one line, with characters that a terminal would obey shown by their number."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class MpqError(Exception):
     """A fault that the user can mend. The command line prints it without a traceback and exits with 2."""
 
@@ -27,6 +32,10 @@ class ConfigError(MpqError):
 
 class TrainingError(MpqError):
     """Training that cannot go on (NaN, a dead layer); the message names the layer."""
+
+
+class InterruptError(TrainingError):
+    """Training that was told to stop, and can go on."""
 
 
 class PackError(MpqError):

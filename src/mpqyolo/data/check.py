@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpqyolo.core.errors import DataError
+from mpqyolo.core.errors import DataError, FileFormatError
 from mpqyolo.core.photo import read_photo
 from mpqyolo.data.faults import Faults, Problem
 from mpqyolo.data.formats import FORMATS, recognise
 from mpqyolo.data.formats.common import SPLITS, split_names
 from mpqyolo.data.prefetch import prefetch
 from mpqyolo.data.sample import Dataset, Item
+from mpqyolo.format.validate import check_classes
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ def check(path: Path | str, workers: int = 2, progress: Callable[[int, int], Non
     form = recognise(path)
     faults = Faults(strict=False)
     datasets = _read_all(path, form, faults)
+    if classes := list(dict.fromkeys(name for dataset in datasets for name in dataset.classes)):
+        try:
+            check_classes(classes)
+        except FileFormatError as fault:
+            faults.warning(path, 0, f"{fault}: no packed file can hold that; rename classes, or choose some with --classes")
+    _check_splits(path, datasets, faults)
     _check_photos(datasets, faults, workers, progress)
     for dataset in datasets:
         for item in dataset.items:
@@ -75,6 +82,23 @@ def _read_all(path: Path, form: str, faults: Faults) -> list[Dataset]:
             if (dataset := module.read(path, split, faults)) is not None:
                 datasets.append(dataset)
     return datasets
+
+
+def _check_splits(path: Path, datasets: list[Dataset], faults: Faults) -> None:
+    """What training would refuse, or what would make background of labelled photos."""
+    for dataset in datasets:
+        bare = sum(item.label_file is None for item in dataset.items)
+        if not dataset.items:
+            faults.error(path, 0, f"no photo in split '{dataset.split}' can be used")
+        elif not any((~(item.crowd | item.difficult)).any() for item in dataset.items):
+            faults.error(path, 0, f"no box in split '{dataset.split}' can be learned or scored; label some")
+        elif bare > len(dataset.items) / 2:
+            faults.warning(path, 0, f"{bare} of {len(dataset.items)} photos in split '{dataset.split}' have no label file")
+    here = {dataset.split for dataset in datasets}
+    if here and not (path.is_file() and path.suffix in (".json", ".txt")):
+        for name in ("train", "val"):
+            if name not in here:
+                faults.warning(path, 0, f"no split '{name}'; training needs one, called so or by --set data.{name}=NAME")
 
 
 def _check_photos(datasets: list[Dataset], faults: Faults, workers: int, progress: Callable[[int, int], None] | None) -> None:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from mpqyolo.core.errors import DataError
 
-SEVERITIES = ("error", "warning", "info")
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -49,13 +47,15 @@ class Faults:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Turn a DataError raised inside into a collected problem, unless strict."""
+        """Turn a DataError or OSError raised inside into a collected problem; if strict, into a DataError."""
         try:
             yield
         except DataError as error:
             if self.strict:
                 raise
             self.problems.append(Problem("error", *_place(str(error))))
+        except OSError as error:
+            self.error(error.filename or "", 0, f"cannot be read ({error.strerror})")
 
 
 def _place(message: str) -> tuple[str, int, str]:

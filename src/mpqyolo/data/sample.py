@@ -81,6 +81,8 @@ class Dataset:
         Raises DataError for a class that the data set does not have.
         """
         for name in classes:
+            if list(classes).count(name) > 1:
+                raise DataError(f"{self.root}: class '{name}' is chosen twice; name it once")
             if name not in self.classes:
                 raise DataError(f"{self.root}: no class '{name}'; it has: {', '.join(self.classes)}")
         new = np.full(len(self.classes), -1, np.int64)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpqyolo.core.errors import DataError
+from mpqyolo.core.photo import photos_under
 from mpqyolo.data.faults import Faults
-from mpqyolo.data.formats.common import make_item, photos_under
+from mpqyolo.data.formats.common import make_item
 from mpqyolo.data.sample import Dataset
 
 

@@ -17,6 +17,7 @@ from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.quantize.ste import Match, NormTail, PoolRepeat, Tail
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03
+SHORTCUTS, ACTIVATIONS = ("none", "plain", "gain"), ("rprelu", "relu", "none")  # of StreamConv
 SLOPE_LIMIT = 1 - 2.0**-15  # slopes and gains are Q15 numbers in the engine
 
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from mpqyolo.core.errors import ConfigError
 from mpqyolo.detector.backbone import Backbone
-from mpqyolo.detector.blocks import Pixels, Stem
+from mpqyolo.detector.blocks import ACTIVATIONS, SHORTCUTS, Pixels, Stem
 from mpqyolo.detector.head import Head
 from mpqyolo.detector.maps import Maps
 from mpqyolo.detector.neck import Neck
 from mpqyolo.detector.paper import build_paper
+from mpqyolo.detector.points import STRIDES
 
 FAMILIES = ("mpq", "paper", "yolov5")
-STRIDES = (8, 16, 32)
 
 
 class Detector(nn.Module):
@@ -86,6 +86,7 @@ def _build_mpq(size: str, classes: Sequence[str], options: dict[str, Any]) -> De
     if unknown:
         raise ConfigError(f"family 'mpq' has no option '{sorted(unknown)[0]}'; known: {', '.join(sorted(settings))}")
     settings |= options
+    _check(settings)
     widths, neck = settings["widths"], settings["neck"]
     return Detector(
         "mpq",
@@ -97,3 +98,25 @@ def _build_mpq(size: str, classes: Sequence[str], options: dict[str, Any]) -> De
         Neck(widths[1:], neck),
         Head(neck, len(classes)),
     )
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Raise ConfigError for a value that family mpq cannot be built with."""
+    for name, known in (("shortcut", SHORTCUTS), ("act", ACTIVATIONS)):
+        if settings[name] not in known:
+            raise ConfigError(f"model.options.{name} can be {', '.join(known)}, not {settings[name]!r}")
+    stem, widths = settings["stem"], settings["widths"]
+    for name, values, count, least in (
+        ("stem", [stem], 1, 1),
+        ("widths", widths, len(STRIDES) + 1, 1),
+        ("depths", settings["depths"], len(STRIDES) + 1, 0),
+        ("neck", settings["neck"], len(STRIDES), 1),
+    ):
+        whole = isinstance(values, (list, tuple)) and all(type(n) is int and n >= least for n in values)
+        if not whole or len(values) != count:
+            wanted = f"{count} whole numbers" if count > 1 else "a whole number"
+            raise ConfigError(f"model.options.{name} must be {wanted} from {least} on, not {settings[name]!r}")
+    if settings["shortcut"] != "none":
+        for c_in, c_out in zip([stem, *widths], widths, strict=False):
+            if max(c_in, c_out) % min(c_in, c_out):
+                raise ConfigError(f"model.options: channels of neighbouring stages must divide: {c_in} and {c_out} do not")

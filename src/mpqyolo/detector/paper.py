@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mpqyolo.core.errors import ConfigError
-from mpqyolo.detector.blocks import CodeConv, Pixels, Predict, Stem, StreamConv, ToCode
+from mpqyolo.detector.blocks import ACTIVATIONS, SHORTCUTS, CodeConv, Pixels, Predict, Stem, StreamConv, ToCode
 from mpqyolo.detector.head import Head
 from mpqyolo.detector.maps import Maps
 from mpqyolo.detector.points import STRIDES
@@ -75,7 +75,7 @@ def build_paper(size: str, classes: Sequence[str], options: dict[str, Any]) -> P
     for name, value in options.items():
         if name not in OPTIONS:
             raise ConfigError(f"family 'paper' has no option '{name}'; known: {', '.join(OPTIONS)}")
-        known = {"shortcut": ("none", "plain", "gain"), "act": ("rprelu", "relu", "none"), "stem": ("yolov5", "3x3")}[name]
+        known = {"shortcut": SHORTCUTS, "act": ACTIVATIONS, "stem": ("yolov5", "3x3")}[name]
         if value not in known:
             raise ConfigError(f"family 'paper': option '{name}' can be {', '.join(known)}, not {value!r}")
     return PaperDetector(size, classes, options)

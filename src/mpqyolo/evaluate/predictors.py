@@ -49,7 +49,8 @@ class Predictor:
 
     def missing(self, classes: Sequence[str]) -> list[str]:
         """Those of `classes` that the model cannot find."""
-        return [name for name, label in zip(classes, class_map(classes, self.names), strict=True) if label < 0]
+        found = set(class_map(self.names, classes))
+        return [name for label, name in enumerate(classes) if label not in found]
 
     def _rest(self) -> tuple[Size, str]:
         return self.image_size, self.backend

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpqyolo.core.errors import FileFormatError
+from mpqyolo.core.errors import FileFormatError, printable
 from mpqyolo.format.strict import check_json
 
 REQUIRED = ("name", "family", "size", "image_size", "created", "licence")
@@ -53,7 +53,7 @@ def format_card(card: Mapping[str, Any]) -> str:
 
     def text(value: Any) -> str:
         shown = f"{value:g}" if isinstance(value, float) else str(value)
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+        return printable(shown)
 
     def walk(value: Mapping[str, Any], indent: str) -> None:
         width = max((len(text(key)) for key in value), default=0)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpqyolo.core.bits import REGIONS
-from mpqyolo.core.errors import FileFormatError
+from mpqyolo.core.errors import FileFormatError, printable
 from mpqyolo.format import layout as limit
 from mpqyolo.format.layout import ALIGNMENT, MAGIC, PREFIX, PREFIX_BYTES, VERSION, WITH, align
 from mpqyolo.format.strict import array, integer, obj, parse, real, string
@@ -241,8 +241,8 @@ def loads(data: bytes | memoryview | mmap.mmap, source: str = "model") -> Model:
     """
     try:
         return _model(memoryview(data).toreadonly())
-    except FileFormatError as fault:
-        raise FileFormatError(f"{source}: {fault}") from None
+    except FileFormatError as fault:  # names in the file may hold characters that a terminal obeys
+        raise FileFormatError(f"{source}: {printable(str(fault))}") from None
 
 
 def read_model(path: str | os.PathLike[str]) -> Model:

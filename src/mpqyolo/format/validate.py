@@ -31,6 +31,13 @@ def check_name(name: Any, where: str) -> None:
     need(size <= limit.MAX_NAME_BYTES, f"{where}: the name {name[:40]!r}... has {size} bytes, at most {limit.MAX_NAME_BYTES}")
 
 
+def check_classes(classes: Sequence[str]) -> None:
+    """1..MAX_CLASSES class names. Raises FileFormatError."""
+    need(1 <= len(classes) <= limit.MAX_CLASSES, f"{len(classes)} classes, must be 1..{limit.MAX_CLASSES}")
+    for name in classes:
+        check_name(name, "class")
+
+
 def check_tensor_shape(shape: Sequence[int], where: str) -> None:
     """(C, H, W) within the limits."""
     need(len(shape) == 3 and all(n >= 1 for n in shape), f"{where}: shape {list(shape)} must be three positive numbers")
@@ -178,9 +185,7 @@ def _validate_policy(policy: Mapping[str, Any]) -> None:
 def validate(model: Model) -> None:
     """The whole model. Raises FileFormatError with the first fault, one line."""
     validate_graph(model.graph)
-    need(1 <= len(model.classes) <= limit.MAX_CLASSES, f"{len(model.classes)} classes, must be 1..{limit.MAX_CLASSES}")
-    for name in model.classes:
-        check_name(name, "class")
+    check_classes(model.classes)
     _validate_decode(model)
     _validate_policy(model.policy)
     need(isinstance(model.card, Mapping), "the card must be an object")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,4 +115,5 @@ def write_model(model: Model, path: str | os.PathLike[str]) -> None:
     except OSError as fault:
         raise FileFormatError(f"{path}: cannot be written: {fault.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that is too long cannot be removed either
+            temporary.unlink(missing_ok=True)

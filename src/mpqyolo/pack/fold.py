@@ -8,7 +8,7 @@ float64 and numpy; results are integers that the format can hold, or a PackError
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -49,13 +49,17 @@ class Sums:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """Constants of one convolution. fraction: of u4 outputs. error: bound of |engine - real| in output steps, no saturation."""
+    """Constants of one convolution. fraction: of u4 outputs. error: bound of |engine - real| in output steps, no saturation.
+
+    held: channels whose factor is smaller than it should be, and what is left of it (see _quieter).
+    """
 
     shift: int
     multiplier: np.ndarray
     bias: np.ndarray
     error: np.ndarray
     fraction: int = 0
+    held: dict[int, float] = field(default_factory=dict)
 
 
 def reach(codes: np.ndarray, dtype: str, planes: int = 1) -> np.ndarray:
@@ -129,8 +133,8 @@ def stream(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Ep
     """
     wanted, offset = steady(factor, offset, sums, 1)
     for factor in _quieter(wanted):
-        size = np.abs(factor)
-        limit = np.divide(TOP - 1, size, out=np.full_like(size, np.inf), where=size > 0)
+        size = np.abs(factor)  # of a constant, 0: no sum of its needs to be held
+        limit = np.divide(TOP - 1, size, out=np.zeros_like(size), where=size > 0)
         for needed in sums.needed:
             for held in (limit, limit / 2, limit / 4):
                 shift = best_shift(factor, np.minimum(needed, held), sums.usual)
@@ -149,7 +153,7 @@ def codes(factor: np.ndarray, offset: np.ndarray, sums: Sums, layer: str) -> Epi
     product = np.maximum(np.abs(offset), np.abs(TOP_CODE + 0.5 - offset))
     for factor in _quieter(wanted):
         size = np.abs(factor)
-        limit = np.divide(product, size, out=np.full_like(size, np.inf), where=size > 0)
+        limit = np.divide(product, size, out=np.zeros_like(size), where=size > 0)
         for reachable in sums.needed:
             needed = np.minimum(reachable, limit)
             for fraction in range(LARGEST_FRACTION, 3, -1):
@@ -220,4 +224,5 @@ def _epilogue(
     a = sums.reach * 2.0**-shift + 0.5
     error = 0.5 * (np.abs(multiplier.astype(np.float64)) / Q15 * (shift > 0) + np.minimum(a, TOP) / Q15) + 1
     error = error + np.abs(wanted - factor) * sums.reach
-    return Epilogue(shift, multiplier, i16(offset, layer, "bias"), error, fraction)
+    held = {int(channel): float(factor[channel] / wanted[channel]) for channel in np.flatnonzero(wanted != factor)}
+    return Epilogue(shift, multiplier, i16(offset, layer, "bias"), error, fraction, held)

@@ -20,6 +20,7 @@ from mpqyolo.detector.blocks_common import Concat, MaxPool, Upsample2
 from mpqyolo.detector.calls import Call, trace
 from mpqyolo.graph.build import Builder
 from mpqyolo.graph.ir import PREDICT_FRACTION, STREAM_FRACTION, Decode, Graph, Level, Tensor
+from mpqyolo.graph.ops import GraphError
 from mpqyolo.pack import fold, read
 from mpqyolo.quantize.binary import BinaryActivation
 from mpqyolo.quantize.layers import QuantConv2d
@@ -32,22 +33,23 @@ ENGINE_BITS = 4  # of maps that are not bits
 PIXEL_LEFT = 7  # requantise takes pixels in as x << 7
 
 
-def lower(model: nn.Module, height: int, width: int) -> tuple[Graph, Decode]:
+def lower(model: nn.Module, height: int, width: int, note: Callable[[str], object] | None = None) -> tuple[Graph, Decode]:
     """The graph of a fully quantised detector at this input size, and how to decode it.
 
-    Nodes and tensors have the layers' names; derived ones have a suffix. Raises PackError, one line with the layer, for what has
-    no integer form: float or half-quantised layers, other bits than the engine has, constants out of 16 bits.
+    Nodes and tensors have the layers' names; derived ones have a suffix. note: told of channels that do not fit as they are.
+    Raises PackError, one line with the layer, for what has no integer form: float or half-quantised layers, other bits than the
+    engine has, constants out of 16 bits, channels that the graph has no layout for.
     """
     for name, module in model.named_modules():  # a quantiser that never saw data would be set from the tracer's blank image
         if isinstance(module, Quantiser) and not bool(module.initialised):
             read.ready(module, name, "values")
+    lowering = _Lowering(height, width, note)
     try:
         calls = trace(model)
-    except ConfigError as fault:
+        for call in distinct(calls.calls):
+            lowering.add(call)
+    except (ConfigError, GraphError) as fault:
         raise PackError(str(fault)) from None
-    lowering = _Lowering(height, width)
-    for call in distinct(calls.calls):
-        lowering.add(call)
     strides = model.strides
     assert isinstance(strides, tuple)
     pairs = [(lowering.values[d], lowering.values[c]) for d, c in zip(calls.distance, calls.logit, strict=True)]
@@ -66,8 +68,9 @@ def distinct(calls: Iterable[Call]) -> Iterator[Call]:
 class _Lowering:
     """values: number of a traced value -> name of its tensor."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, note: Callable[[str], object] | None) -> None:
         self.build = Builder(height, width)
+        self.note = note
         self.values = {0: self.build.input}
 
     def add(self, call: Call) -> None:
@@ -224,6 +227,9 @@ class _Lowering:
         scale: float,
         **attributes: int,
     ) -> str:
+        if e.held and self.note:
+            words = ", ".join(f"{channel} to {share:.0%}" for channel, share in e.held.items())
+            self.note(f"layer '{name}': channels are held down, since one shift cannot serve all: {words} of their factor")
         constants = {"weight": (w.dtype, w.codes), "multiplier": ("i16", e.multiplier), "bias": ("i16", e.bias), **constants}
         attributes |= {"kernel": conv.kernel_size[0], "stride": conv.stride[0], "pad": int(conv.padding[0]), "shift": e.shift}
         return self.build.add("conv", name, sources, constants, {dtype: scale}, outputs=(dtype,), **attributes)[0]

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ from mpqyolo.quantize.apply import handles
 from mpqyolo.quantize.layers import QuantConv2d
 from mpqyolo.quantize.lsq import LsqActivation
 from mpqyolo.quantize.quantiser import Quantiser
-from mpqyolo.train.checkpoint import find, load_checkpoint, load_tensors, model_policy
+from mpqyolo.train.checkpoint import find, load_checkpoint, load_tensors, make_model, model_policy
 from mpqyolo.train.ema import batch_norms, reestimate_bn
-from mpqyolo.train.recipe import Recipe
+from mpqyolo.train.recipe import ModelPart, Recipe
 
 Size = int | tuple[int, int]  # side of the input, or (height, width), px
 
@@ -42,6 +43,8 @@ Size = int | tuple[int, int]  # side of the input, or (height, width), px
 @dataclass(frozen=True)
 class Packed:
     """What `pack` made. claim: bytes of the constants at their true width; photos: in words, what the proof ran on.
+
+    notes: layers whose numbers had to be made to fit, a line each.
 
     ratios: of account/yolov5.py (ops_ratio, size_ratio, ops_ratio_elementwise); empty for sizes that YOLOv5 does not have.
     """
@@ -53,6 +56,7 @@ class Packed:
     proof: Proof
     photos: str
     ratios: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def pack(
@@ -70,18 +74,20 @@ def pack(
     fails, and leaves no file then; also CheckpointError, DataError, EngineError.
     """
     source, out = Path(source), Path(out)
+    if not out.name or out.is_dir():
+        raise PackError(f"{out}: is a folder; name the file to write")
+    if not out.parent.is_dir():
+        raise PackError(f"{out}: there is no folder {out.parent}")
     network, recipe = load_checkpoint(source)
     policy = model_policy(recipe.model)
     check_bits(network, policy)
     height, width = _both(image_size or recipe.image_size)
-    graph, decode = lower(network, height, width)
-    bits = {region: list(policy.regions()[region]) for region in REGIONS}
+    notes: list[str] = []
+    graph, decode = lower(network, height, width, notes.append)
     pictures, words = proof_photos(photos, recipe)
     card = _card(name or out.stem, source, recipe, (height, width), len(pictures), words)
-    lowered = Model(graph, decode, recipe.model.classes, {"name": policy.name, "bits": bits}, card)
+    lowered = Model(graph, decode, recipe.model.classes, {"name": policy.name, "bits": layer_bits(network)}, card)
     model = Model(optimise(graph), decode, lowered.classes, lowered.policy, card)
-    if not out.parent.is_dir():
-        raise PackError(f"{out}: there is no folder {out.parent}")
     unproven = out.with_name(f".{out.name}.{os.getpid()}.unproven")
     try:
         write_model(model, unproven)
@@ -89,11 +95,12 @@ def pack(
         size = unproven.stat().st_size
         os.replace(unproven, out)
     finally:
-        unproven.unlink(missing_ok=True)
+        with suppress(OSError):
+            unproven.unlink(missing_ok=True)
     counted = cost(model.graph, size)
     known = recipe.model.size in MULTIPLES
     against = ratios(counted, recipe.model.size, len(model.classes), (height, width)) if known else {}
-    return Packed(out, model, size, cost(model.graph).size_bytes, proof, words, against)
+    return Packed(out, model, size, cost(model.graph).size_bytes, proof, words, against, tuple(notes))
 
 
 def graph_of(model: nn.Module, image_size: Size) -> Model:
@@ -130,6 +137,12 @@ def graph_of(model: nn.Module, image_size: Size) -> Model:
     assert isinstance(classes, tuple)
     card = {"family": str(family), "size": str(size), "image_size": [height, width]}
     return Model(optimise(graph), decode, classes, {"name": "of its layers", "bits": layer_bits(network)}, card)
+
+
+def check_packable(part: ModelPart, image_size: Size) -> None:
+    """Raise PackError if no training can make the network that a recipe describes fit a file. Nothing to say of float ones."""
+    if part.policy != "float":
+        graph_of(make_model(part.model_copy(update={"classes": part.classes or ("object",)})), image_size)
 
 
 def check_bits(network: nn.Module, policy: BitPolicy) -> None:
@@ -199,4 +212,7 @@ def _card(name: str, source: Path, recipe: Recipe, size: tuple[int, int], photos
 def _last(path: str) -> str:
     """The name of a data set or run: of its folder, where the path is that of a file in it."""
     found = Path(path)
-    return found.parent.name if found.suffix in (".yaml", ".yml", ".json", ".txt", ".safetensors") else found.name
+    if found.suffix not in (".yaml", ".yml", ".json", ".txt", ".safetensors"):
+        return found.name
+    inside = found.parent.name in ("annotations", "checkpoints")
+    return found.parent.parent.name if inside else found.parent.name

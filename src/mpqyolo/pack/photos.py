@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from mpqyolo.core.errors import DataError, MpqError
-from mpqyolo.core.photo import read_photo
+from mpqyolo.core.errors import DataError, ImageError, MpqError
+from mpqyolo.core.photo import is_photo, photos_under, read_photo
 from mpqyolo.data.formats import load
-from mpqyolo.data.formats.common import is_photo
 from mpqyolo.train.recipe import Recipe
 
 COUNT = 4  # every tensor of every photo is compared, so a few say a lot
@@ -28,13 +28,15 @@ def proof_photos(given: Sequence[np.ndarray] | Path | None, recipe: Recipe) -> t
         if not len(given):
             raise DataError("no photos are given for the proof")
         return [given[i] for i in _spread(len(given), MOST)], "given photos"
-    try:
-        dataset = load(recipe.data.path, recipe.data.val) if recipe.data.path else None
-        if dataset is not None and len(dataset):
-            return [dataset.read(i) for i in _spread(len(dataset), COUNT)], f"photos of the '{recipe.data.val}' split"
-    except MpqError:
-        pass  # the data set has moved on; the proof needs photos, not these photos
-    return made_up(COUNT), "made-up photos, since the run's data set is not here"
+    found: list[np.ndarray] = []
+    with suppress(MpqError):  # the data set has moved on; the proof needs photos, not these photos
+        dataset = load(recipe.data.path, recipe.data.val)
+        for i in _spread(len(dataset), COUNT):
+            with suppress(ImageError):  # a damaged photo says nothing of the others
+                found.append(dataset.read(i))
+    if found:
+        return found, f"photos of the '{recipe.data.val}' split"
+    return made_up(COUNT), "made-up photos, since the run's data set cannot be read"
 
 
 def made_up(count: int, height: int = 240, width: int = 320) -> list[np.ndarray]:
@@ -55,7 +57,7 @@ def made_up(count: int, height: int = 240, width: int = 320) -> list[np.ndarray]
 
 
 def _from_folder(path: Path) -> list[np.ndarray]:
-    files = sorted(file for file in path.rglob("*") if is_photo(file)) if path.is_dir() else []
+    files = photos_under(path) if path.is_dir() else []
     if path.is_file() and is_photo(path):
         files = [path]
     if not files:

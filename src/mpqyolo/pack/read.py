@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +67,8 @@ def code_quantiser(quantiser: Quantiser | None, layer: str, bits: tuple[int, ...
     if not isinstance(found, LsqActivation) or found.bits not in bits:
         known = " or ".join(map(str, bits))
         raise PackError(f"layer '{layer}': its activations have {found.bits} bits; the engine computes here with {known}")
+    if not 0 < float(found.scale.detach()) < math.inf:
+        raise PackError(f"layer '{layer}': a scale of its activations is {float(found.scale.detach())}; the training went wrong")
     return found
 
 
@@ -117,6 +120,8 @@ def linear(conv: QuantConv2d, bn: nn.Module | None, w: Weights, x: Map, layer: s
         if bn.affine:
             gain, shift = gain * numbers(bn.weight), numbers(bn.bias)
         factor, offset = factor * gain, (offset - mean) * gain + shift
+    if not (np.isfinite(factor).all() and np.isfinite(offset).all()):
+        raise PackError(f"layer '{layer}': its batch norm or bias is not finite; the training went wrong")
     return Linear(factor, offset, sums)
 
 

@@ -39,12 +39,17 @@ def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
     if unknown:
         raise ConfigError(f"unknown switch '{min(unknown)}' in model.switches; known: {', '.join(SWITCHES)}")
     settings = SWITCHES | switches
+    for name in ("trainable_scale", "shift"):
+        if not isinstance(settings[name], bool):
+            raise ConfigError(f"model.switches.{name} must be true or false, not {settings[name]!r}")
     convs = {name: m for name, m in model.named_modules() if isinstance(m, QuantConv2d)}
     if all(bits == 32 for _, pair in policy.rules for bits in pair):
         return
     if not any(isinstance(m, StreamConv) for m in model.modules()):
         raise ConfigError(f"this family has no quantisers; train it with policy 'float', not '{policy.name}', or choose another")
     for name, conv in convs.items():
+        if isinstance(conv, Predict) and policy.bits(name).activation not in (4, 32):
+            raise ConfigError(f"layer '{name}': its activations are the neck's codes, of 4 bits or float")
         # Predictions have no batch norm that evens channels out: with one scale, one shift of the integer sums always serves all.
         scales = 1 if isinstance(conv, Predict) else conv.out_channels
         conv.weight_quantiser = _weight(name, policy.bits(name).weight, scales, settings)
@@ -66,6 +71,14 @@ def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
                 layer = model.get_submodule(name)
                 assert isinstance(layer, (CodeConv, ToCode))
                 layer.code.quantiser = shared
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """The names that a policy is asked for bits by: of convolutions, and of the first layer of each group that makes codes."""
+    names = [name for name, module in model.named_modules() if isinstance(module, QuantConv2d)]
+    if any(isinstance(module, StreamConv) for module in model.modules()):
+        names += [f"{group[0]}.code" for group in meeting(trace(model))]
+    return names
 
 
 def _weight(name: str, bits: int, scales: int, settings: dict[str, Any]) -> Quantiser | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 import mpqyolo
 from mpqyolo.core.detections import Detections
-from mpqyolo.core.errors import ConfigError, EngineError
+from mpqyolo.core.errors import ConfigError, EngineError, ImageError
 from mpqyolo.core.photo import as_photo
 from mpqyolo.runtime.session import Model, Session
 
@@ -27,15 +27,14 @@ def carried_models() -> dict[str, Path]:
 
 
 def resolve(model: str | os.PathLike[str]) -> Path:
-    """The file of a path or of a carried model's name. Raises ConfigError for a name that is neither."""
-    path = Path(model)
+    """The file of a carried model's name, which comes first, or of a path. Raises ConfigError for a name that is neither."""
+    path, known = Path(model), carried_models()
+    if str(model) in known:
+        return known[path.name]
     if path.suffix == ".mpqy" or path.exists() or path.name != str(model):
         return path
-    known = carried_models()
-    if path.name not in known:
-        names = ", ".join(known) or "none"
-        raise ConfigError(f"no model '{model}': give the path of a .mpqy file, or a name that comes with the package: {names}")
-    return known[path.name]
+    names = ", ".join(known) or "none"
+    raise ConfigError(f"no model '{model}': give the path of a .mpqy file, or a name that comes with the package: {names}")
 
 
 class Detector:
@@ -55,7 +54,10 @@ class Detector:
         iou: float | None = None,
     ) -> None:
         self._model = Model(model if isinstance(model, (bytes, bytearray, memoryview)) else resolve(model))
-        height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+        height, width = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+        for name, value in (("min_score", min_score), ("iou", iou)):
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{name} {value:g}: must be 0..1")
         self.min_score, self.iou, self.names = min_score, iou, self._model.names
         self._options = (height, width, threads)
         self._idle = [Session(self._model, *self._options)]  # made here, so that a wrong size fails here
@@ -86,6 +88,8 @@ class Detector:
 
     def __call__(self, photos: Sequence[np.ndarray]) -> list[Detections]:
         """One Detections a photo, as `mpqyolo.evaluate.evaluate` wants it."""
+        if isinstance(photos, np.ndarray) and photos.ndim < 4:
+            raise ImageError("a list of photos is wanted here; for a single one call predict")
         return self.predict(list(photos))
 
     @contextmanager

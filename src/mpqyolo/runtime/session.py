@@ -91,8 +91,9 @@ class Session:
         keep_tensors: bool = False,
         isa: str | None = None,
     ) -> None:
-        if (height is not None and height < 1) or (width is not None and width < 1) or threads < 1:
-            raise EngineError(f"height, width and threads must be at least 1, got {height}, {width}, {threads}")
+        for name, value in (("height", height), ("width", width), ("threads", threads)):
+            if value is not None and not (isinstance(value, (int, np.integer)) and 1 <= value < 1 << 31):
+                raise EngineError(f"{name} must be a whole number from 1 on, not {value!r}")
         self._library, self.model = model._library, model
         options = Options(height or 0, width or 0, threads, keep_tensors, isa.encode() if isa else None)
         arguments = (model._handle, ctypes.byref(options))

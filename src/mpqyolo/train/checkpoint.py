@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mpqyolo.core.bits import BitPolicy, Bits, policy
 from mpqyolo.core.errors import CheckpointError, ConfigError
 from mpqyolo.detector.model import build_model
-from mpqyolo.quantize.apply import apply_policy
+from mpqyolo.quantize.apply import apply_policy, layer_names
 from mpqyolo.train.files import part_of, settle
 from mpqyolo.train.recipe import ModelPart, Recipe
 from mpqyolo.train.recipe_file import run_recipe
@@ -56,11 +56,12 @@ def make_model(part: ModelPart) -> nn.Module:
     if not part.classes:
         raise CheckpointError("model.classes is empty: this recipe has not been through a training run")
     model = build_model(part.family, part.size, part.classes, **part.options)
-    layers = [name for name, _ in model.named_modules()]
+    layers = layer_names(model) if part.rules else []
     for pattern, _, _ in part.rules:
         if not fnmatch.filter(layers, pattern):
-            known = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in layers if "." in name))
-            raise ConfigError(f"model.rules: no layer is called '{pattern}'; there are: {known}, and what lies below them")
+            known = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in layers))
+            below = f"; '{pattern}.*' is what lies below it" if fnmatch.filter(layers, f"{pattern}.*") else ""
+            raise ConfigError(f"model.rules: '{pattern}' matches no layer that has bits{below}; they begin with: {known}")
     apply_policy(model, model_policy(part), **part.switches)
     return model
 

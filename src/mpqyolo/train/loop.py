@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpqyolo.core.errors import ConfigError, TrainingError
+from mpqyolo.core.errors import ConfigError, InterruptError, TrainingError
 from mpqyolo.data.loader import Batch
 from mpqyolo.data.preview import draw_batch
 from mpqyolo.quantize import health
@@ -274,6 +275,7 @@ class _Loop:
         if self.interrupt.is_set():  # the epoch is saved already
             raise self._interrupted()
 
-    def _interrupted(self) -> TrainingError:
+    def _interrupted(self) -> InterruptError:
         run = self.run
-        return TrainingError(f"interrupted at step {run.position.step}; go on with: mpqyolo train --resume --out {run.out}")
+        command = f"mpqyolo train --resume --out {shlex.quote(str(run.out))}"
+        return InterruptError(f"interrupted at step {run.position.step}; go on with: {command}")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mpqyolo.core.errors import ConfigError
 from mpqyolo.data.augment.config import Augment
 
 Kind = Literal["weight", "latent", "norm", "scale"]
@@ -183,8 +184,12 @@ class Recipe(_Part):
         for key, value in switches.items():
             if key not in known:
                 raise ValueError(f"unknown key '{key}'{guess(key, known)}; known here: {', '.join(known)}")
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                raise ValueError(f"'{key}' must be a number from 0 on")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"'{key}' must be a number")
+        try:
+            Augment(**switches)
+        except ConfigError as fault:
+            raise ValueError(str(fault)) from None
         return switches
 
     @property

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mpqyolo.core.errors import ConfigError, DataError
+from mpqyolo.core.errors import ConfigError, DataError, FileFormatError
 from mpqyolo.data.augment import Augment
 from mpqyolo.data.formats import load
 from mpqyolo.data.loader import Loader
 from mpqyolo.data.sample import Dataset
 from mpqyolo.data.unlabelled import load_unlabelled
 from mpqyolo.detector.loss import DetectionLoss
+from mpqyolo.format.validate import check_classes
 from mpqyolo.quantize.apply import handles, parameter_kind
 from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.train import checkpoint
@@ -252,6 +253,10 @@ def load_data(recipe: Recipe) -> tuple[Dataset, Dataset]:
     if not path:
         raise ConfigError("data.path is empty: say --data DATA")
     train_set = load(path, names[0], recipe.model.classes or None)
+    try:
+        check_classes(train_set.classes)
+    except FileFormatError as fault:
+        raise DataError(f"{path}: {fault}: no packed file can hold that; rename it, or choose with --classes") from None
     val_set = load(path, names[1], train_set.classes)
     for name, found in zip(names, (train_set, val_set), strict=True):
         if not any((~(item.crowd | item.difficult)).any() for item in found.items):

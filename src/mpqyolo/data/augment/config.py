@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+
+from mpqyolo.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,14 @@ class Augment:
     hsv_v: float = 0.4
     min_side: float = 2.0
     min_visible: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a number that makes no sense."""
+        for name, value in vars(self).items():
+            most = math.nextafter(1, 0) if name == "scale" else 10 if name in ("translate", "min_side") else 1
+            if not 0 <= value <= most:
+                below = "below 1" if name == "scale" else f"at most {most}"
+                raise ConfigError(f"augment.{name} = {value}: must be from 0 on and {below}")
 
     @staticmethod
     def none() -> Augment:

@@ -105,9 +105,14 @@ def read(path: Path, split: str, faults: Faults) -> Dataset | None:
     source = _Json(file)
     categories = _by_id(source, "categories", ("name",), faults)
     photos = _by_id(source, "images", ("file_name",), faults)
-    order = sorted(categories)
-    classes = tuple(str(categories[key]["name"]) for key in order)
-    label = {key: k for k, key in enumerate(order)}
+    called = {key: str(categories[key]["name"]) for key in sorted(categories)}
+    classes = tuple(dict.fromkeys(called.values()))
+    for name in classes:
+        if len(keys := [str(key) for key in called if called[key] == name]) > 1:
+            faults.warning(
+                file, 0, f"categories {', '.join(keys)} are all called '{name}' and are taken as one; rename or join them"
+            )
+    label = {key: classes.index(name) for key, name in called.items()}
     boxes: dict[Any, list[Box]] = defaultdict(list)
     for index, annotation in enumerate(source.content["annotations"]):
         _collect(source, index, annotation, photos, label, classes, boxes, faults)
@@ -147,9 +152,9 @@ def _collect(
     fault = None
     if not isinstance(annotation, dict):
         fault = "is no object; write id, image_id, category_id, bbox"
-    elif annotation.get("image_id") not in photos:
+    elif type(annotation.get("image_id")) is not int or annotation["image_id"] not in photos:
         fault = f"belongs to image {annotation.get('image_id')}, which is not in `images`; add or remove it"
-    elif annotation.get("category_id") not in label:
+    elif type(annotation.get("category_id")) is not int or annotation["category_id"] not in label:
         fault = f"has unknown class {annotation.get('category_id')}; add it to `categories`"
     elif not _is_bbox(annotation.get("bbox")):
         fault = f"has bbox {annotation.get('bbox')}; write [x, y, width, height]"
@@ -164,7 +169,9 @@ def _collect(
 
 
 def _is_bbox(bbox: Any) -> bool:
-    return isinstance(bbox, list) and len(bbox) == 4 and all(type(v) in (int, float) for v in bbox)
+    return (
+        isinstance(bbox, list) and len(bbox) == 4 and all(type(v) is float or (type(v) is int and abs(v) < 1 << 53) for v in bbox)
+    )
 
 
 class _Places:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mpqyolo.core.errors import DataError
 from mpqyolo.data.faults import Faults
 from mpqyolo.data.sample import Item
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 SPLITS = ("train", "val", "test")
 _SAME_SPLIT = {"val": ("val", "valid", "validation"), "valid": ("valid", "val"), "test": ("test", "testing")}
 _EXIF_ORIENTATION = 0x0112
@@ -37,14 +37,22 @@ def split_names(split: str) -> tuple[str, ...]:
     return _SAME_SPLIT.get(split, (split,))
 
 
-def is_photo(path: Path) -> bool:
-    """Whether the file's name says it is a photo."""
-    return path.suffix.lower() in PHOTO_SUFFIXES
+def read_lines(file: Path) -> list[str]:
+    """Lines of a text file in UTF-8, with or without byte order mark. Raises DataError."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except ValueError:
+        raise DataError(f"{file}: is not text in UTF-8; save it as such") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def photos_under(folder: Path) -> list[Path]:
-    """All photos in the folder and below it, sorted by name."""
-    return sorted(path for path in folder.rglob("*") if is_photo(path) and path.is_file())
+def listed_classes(file: Path) -> tuple[str, ...]:
+    """The classes in a `classes.txt`, one a line. Raises DataError for one that comes twice."""
+    names = tuple(line.strip() for line in read_lines(file) if line.strip())
+    if len(set(names)) < len(names):
+        raise DataError(f"{file}: the same class twice; rename one")
+    return names
 
 
 def photo_size(path: Path) -> tuple[int, int]:

@@ -6,15 +6,19 @@ Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 2010.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
 from mpqyolo.core.errors import DataError
+from mpqyolo.core.photo import is_photo
 from mpqyolo.data.faults import Faults
-from mpqyolo.data.formats.common import Box, is_photo, make_item, split_names
+from mpqyolo.data.formats.common import Box, listed_classes, make_item, read_lines, split_names
 from mpqyolo.data.sample import Dataset, Item
+
+FLAGS = dict.fromkeys(("", "0", "0.0", "false", "no", "unspecified"), False) | dict.fromkeys(("1", "1.0", "true", "yes"), True)
 
 
 @dataclass
@@ -66,6 +70,8 @@ def read_xml(path: Path) -> _Annotation:
         raise DataError(
             f"{path}:{error.lineno}: not well-formed XML ({expat.ErrorString(error.code)}); correct the file"
         ) from None
+    except (LookupError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as XML ({error}); save it in UTF-8") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore the annotation") from None
     return found
@@ -82,8 +88,8 @@ class _Entry:
 
 def roots(path: Path) -> list[Path]:
     """Folders with Annotations and JPEGImages, at `path` or up to two levels below it."""
-    at = [path, *sorted(path.glob("*")), *sorted(path.glob("*/*"))]
-    return [folder for folder in at if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()]
+    found = [path / "Annotations", *sorted(path.glob("*/Annotations")), *sorted(path.glob("*/*/Annotations"))]
+    return [folder.parent for folder in found if folder.is_dir() and (folder.parent / "JPEGImages").is_dir()]
 
 
 def recognise(path: Path) -> bool:
@@ -97,14 +103,18 @@ def _entries(path: Path, split: str, faults: Faults) -> Iterator[_Entry]:
         lists = [(root, file) for root, file in lists if file.is_file()]
         for root, file in lists:
             seen: dict[str, int] = {}
-            for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
-                if not (words := line.split()):
+            for number, line in enumerate(read_lines(file), 1):
+                if not (photo := line.strip()):
                     continue
-                if words[0] in seen:
-                    faults.warning(file, number, f"'{words[0]}' is listed already on line {seen[words[0]]}; remove one")
+                if (flagged := re.fullmatch(r"(.*\S)\s+(-?1|0)", photo)) and not (
+                    root / "Annotations" / f"{photo}.xml"
+                ).is_file():
+                    photo = flagged[1]  # lists of one class say whether a photo shows it
+                if photo in seen:
+                    faults.warning(file, number, f"'{photo}' is listed already on line {seen[photo]}; remove one")
                     continue
-                seen[words[0]] = number
-                yield _Entry(root / "Annotations" / f"{words[0]}.xml", root / "JPEGImages", (file, number))
+                seen[photo] = number
+                yield _Entry(root / "Annotations" / f"{photo}.xml", root / "JPEGImages", (file, number))
         if lists:
             return
         if (path / name).is_dir() and any((path / name).glob("*.xml")):
@@ -122,7 +132,7 @@ def class_names(path: Path) -> tuple[str, ...]:
     """`classes.txt` if the folder has one, else all names in all annotations, sorted."""
     for folder in (path, *roots(path)):
         if (file := folder / "classes.txt").is_file():
-            return tuple(line.strip() for line in file.read_text().splitlines() if line.strip())
+            return listed_classes(file)
     names: set[str] = set()
     found = roots(path)
     for xml in [file for root in found for file in (root / "Annotations").glob("*.xml")] or path.glob("*/*.xml"):
@@ -190,5 +200,8 @@ def _box(xml: Path, thing: _Object, index: dict[str, int], faults: Faults) -> Bo
     except ValueError as error:
         faults.error(xml, thing.line, f"'{name}' has a side that is no number ({error}); correct it")
         return None
-    difficult = thing.text.get("difficult", "0") not in ("0", "")
+    difficult = FLAGS.get((said := thing.text.get("difficult", "")).lower())
+    if difficult is None:
+        faults.error(xml, thing.line, f"'{name}' has <difficult>{said}</difficult>; write 0 or 1")
+        return None
     return Box(index[name], (x1 - 1, y1 - 1, x2, y2), thing.line, difficult, what=f"'{name}'")

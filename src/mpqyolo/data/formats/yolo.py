@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from mpqyolo.core.errors import DataError
+from mpqyolo.core.photo import is_photo, photos_under
 from mpqyolo.data.faults import Faults
-from mpqyolo.data.formats.common import SPLITS, Box, is_photo, make_item, photos_under, split_names
+from mpqyolo.data.formats.common import SPLITS, Box, listed_classes, make_item, photo_size, read_lines, split_names
 from mpqyolo.data.sample import Dataset, Item
 
 
@@ -25,7 +27,9 @@ def find_yaml(path: Path) -> Path | None:
     if (path / "data.yaml").is_file():
         return path / "data.yaml"
     with_names = [file for file in sorted(path.glob("*.y*ml")) if re.search(r"(?m)^names\s*:", file.read_text(errors="replace"))]
-    return with_names[0] if len(with_names) == 1 else None
+    if len(with_names) > 1:
+        raise DataError(f"{path}: which one: {', '.join(file.name for file in with_names)}? give the path of the file")
+    return with_names[0] if with_names else None
 
 
 def recognise(path: Path) -> bool:
@@ -52,13 +56,17 @@ def class_names(file: Path, content: dict[str, Any]) -> tuple[str, ...]:
     """`names` as a list, or as a mapping 0..n-1 -> name."""
     names = content.get("names")
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise DataError(f"{file}: the keys of `names` must be 0..{len(names) - 1}, each once; number them so")
-        names = [names[key] for key in range(len(names))]
+        names = [names[key] for key in sorted(names, key=int)]
     if not isinstance(names, list) or not names or any(isinstance(name, (list, dict)) or name is None for name in names):
         raise DataError(f"{file}: `names` must list the classes, like names: [cat, dog]")
     if len(set(map(str, names))) != len(names):
         raise DataError(f"{file}: `names` has the same class twice; rename one")
+    if any(isinstance(name, bool) for name in names):
+        raise DataError(
+            f"{file}: `names` has a bare yes, no, true or false, which YAML takes for a truth value; put it into quotes"
+        )
     return tuple(map(str, names))
 
 
@@ -78,6 +86,8 @@ def read(path: Path, split: str, faults: Faults) -> Dataset | None:
         file = find_yaml(path)
         assert file is not None, "recognise() said there is one"
         content = describe(file)
+        if "kpt_shape" in content:
+            raise DataError(f"{file}: kpt_shape says that labels are poses; write boxes, `class x y width height`, and remove it")
         classes, root = class_names(file, content), file.parent
         entry = next((content[name] for name in split_names(split) if content.get(name)), None)
         if entry is None:
@@ -92,6 +102,7 @@ def read(path: Path, split: str, faults: Faults) -> Dataset | None:
             if (item := _item(photo, classes, faults)) is not None:
                 items.append(item)
     _report_orphans(items, faults)
+    _report_shared(items, faults)
     return Dataset(root.resolve().name, root, split, classes, tuple(items))
 
 
@@ -108,7 +119,7 @@ def _photos(file: Path, content: dict[str, Any], entry: str, faults: Faults) -> 
 
 
 def _from_list(file: Path, faults: Faults) -> Iterator[Path]:
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(read_lines(file), 1):
         if name := line.strip():
             if not is_photo(Path(name)):
                 faults.error(file, number, f"'{name}' is no photo's name; one photo a line")
@@ -119,30 +130,31 @@ def _from_list(file: Path, faults: Faults) -> Iterator[Path]:
 def _listed_classes(file: Path) -> tuple[str, ...]:
     """Classes of a bare list: classes.txt or data.yaml beside it."""
     if (names := file.parent / "classes.txt").is_file():
-        return tuple(line.strip() for line in names.read_text().splitlines() if line.strip())
+        return listed_classes(names)
     if described := find_yaml(file.parent):
         return class_names(described, describe(described))
     raise DataError(f"{file}: no class names; put classes.txt (one a line) or data.yaml beside the list")
 
 
 def label_file(photo: Path) -> Path:
-    """`.../labels/x.txt` for `.../images/x.jpg`; beside the photo where there is no `images` folder."""
-    parts = list(photo.parts)
+    """`.../labels/x.txt` for `.../images/x.jpg`; beside the photo where there is no such file or no `images` folder."""
+    beside, parts = photo.with_suffix(".txt"), list(photo.parts)
     for k in range(len(parts) - 2, -1, -1):
         if parts[k] == "images":
             parts[k] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+            usual = Path(*parts).with_suffix(".txt")
+            return beside if beside.is_file() and not usual.is_file() else usual
+    return beside
 
 
 def _item(photo: Path, classes: tuple[str, ...], faults: Faults) -> Item | None:
     file = label_file(photo)
     if not file.is_file():
         return make_item(photo, None, (), None, faults)
-    empty = make_item(photo, None, (), file, faults)
-    if empty is None:
-        return None
-    size = (empty.width, empty.height)
+    try:
+        size = photo_size(photo)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return make_item(photo, None, (), file, faults)  # which says why
     lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     boxes = [box for number, line in enumerate(lines, 1) if (box := _box(file, number, line, size, classes, faults))]
     return make_item(photo, size, boxes, file, faults)
@@ -166,13 +178,20 @@ def _box(file: Path, line: int, text: str, size: tuple[int, int], classes: tuple
     if len(numbers) == 4:
         x, y, w, h = numbers
         edges = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-        if max(map(abs, numbers)) > 2:
-            faults.error(file, line, f"{text.strip()!r} is not in fractions of the photo; divide by its width and height")
-            return None
     else:
         edges = (min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2]))
+    if max(map(abs, numbers)) > 2:
+        faults.error(file, line, f"{text.strip()[:60]!r} is not in fractions of the photo; divide by its width and height")
+        return None
     x1, y1, x2, y2 = (edge * side for edge, side in zip(edges, size * 2, strict=True))
     return Box(int(label), (x1, y1, x2, y2), line, what=f"'{classes[int(label)]}'")
+
+
+def _report_shared(items: list[Item], faults: Faults) -> None:
+    first: dict[Path, Path] = {}
+    for item in items:
+        if item.label_file and (other := first.setdefault(item.label_file, item.path)) != item.path:
+            faults.warning(item.label_file, 0, f"belongs to {other.name} and to {item.path.name}; rename one photo and its label")
 
 
 def _report_orphans(items: list[Item], faults: Faults) -> None:
