@@ -4,7 +4,7 @@
  * thread at a time, so give each thread its own. A session keeps its model alive: free them in any order.
  *
  * Functions that can fail take `error` and `error_size`, a buffer (or NULL, 0) that receives one line of text, and
- * return NULL or a negative number on failure. Strings are UTF-8 and live as long as the handle they came from. */
+ * return NULL or a negative number on failure; all others want handles and buffers that are not NULL. Strings are UTF-8 and live as long as the handle they came from. */
 #ifndef MPQYOLO_H
 #define MPQYOLO_H
 
@@ -82,7 +82,8 @@ MPQ_API const char* mpq_model_class_name(const mpq_model* model, int32_t class_i
 /* The JSON header of the file (not terminated by zero). */
 MPQ_API const char* mpq_model_header(const mpq_model* model, size_t* length);
 
-/* All memory is allocated here, none by a run. `options` may be NULL. */
+/* All that a run needs is allocated here, nothing by mpq_session_run. `options` may be NULL. A session of several threads has none of
+ * them in a forked child and would wait for ever there: make it after the fork. */
 MPQ_API mpq_session* mpq_session_new(const mpq_model* model, const mpq_options* options, char* error, size_t error_size);
 MPQ_API void mpq_session_free(mpq_session* session);
 MPQ_API mpq_session_info mpq_session_describe(const mpq_session* session);

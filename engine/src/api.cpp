@@ -52,7 +52,9 @@ int32_t give(const std::vector<mpq::Box>& found, mpq_box* boxes, int32_t capacit
   return count;
 }
 
-void check_thresholds(float min_score, float iou) {
+void check_call(const mpq_session* session, const mpq_box* boxes, int32_t capacity, float min_score, float iou) {
+  mpq::need(session != nullptr, "no session");
+  mpq::need(boxes != nullptr || capacity <= 0, "no room for boxes");
   mpq::need(min_score >= 0 && min_score <= 1, "min_score must be 0..1");
   mpq::need(iou >= 0 && iou <= 1, "iou must be 0..1");
 }
@@ -110,6 +112,7 @@ mpq_session* mpq_session_new(const mpq_model* model, const mpq_options* options,
         }
         mpq::need(chosen.height >= 0 && chosen.width >= 0, "the image size must be 1..8192");
         mpq::need(chosen.threads >= 1 && chosen.threads <= 64, "threads must be 1..64");
+        mpq::need(model != nullptr, "no model");
         return new mpq_session(model->model, chosen);
       },
       static_cast<mpq_session*>(nullptr), error, error_size);
@@ -129,10 +132,10 @@ int32_t mpq_session_decode(const mpq_session* session, float min_score, float io
                            int32_t capacity, char* error, size_t error_size) {
   return guarded(
       [&] {
-        check_thresholds(min_score, iou);
+        check_call(session, boxes, capacity, min_score, iou);
         std::vector<mpq::Box> found = session->session.boxes(min_score, iou);
         if (place) {
-          mpq::need(place->nw > 0 && place->nh > 0, "the placement is empty");
+          mpq::need(place->nw > 0 && place->nh > 0 && place->w > 0 && place->h > 0, "the placement is empty");
           mpq::to_photo({place->left, place->top, place->nw, place->nh, place->w, place->h}, found);
         }
         return give(found, boxes, capacity);
@@ -144,7 +147,7 @@ int32_t mpq_session_detect(mpq_session* session, const uint8_t* photo, int32_t w
                            float min_score, float iou, mpq_box* boxes, int32_t capacity, char* error, size_t error_size) {
   return guarded(
       [&] {
-        check_thresholds(min_score, iou);
+        check_call(session, boxes, capacity, min_score, iou);
         const mpq::Placement at = session->session.run_photo(photo, w, h, row_stride);
         std::vector<mpq::Box> found = session->session.boxes(min_score, iou);
         mpq::to_photo(at, found);
@@ -157,6 +160,7 @@ int64_t mpq_session_tensor(const mpq_session* session, const char* name, mpq_ten
                            char* error, size_t error_size) {
   return guarded(
       [&] {
+        mpq::need(session != nullptr && name != nullptr, "no session or no name");
         const mpq::View& view = session->session.tensor(name);
         const int64_t bytes = int64_t{view.channels} * view.height * view.width * (view.type == mpq::DType::s16 ? 2 : 1);
         if (info) *info = {static_cast<int32_t>(view.type), view.channels, view.height, view.width};

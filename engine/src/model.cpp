@@ -351,7 +351,7 @@ Model::Model(Bytes owned) : bytes(std::move(owned)) {
 }
 
 Bytes Bytes::map(const char* path) {
-  const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+  const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) throw Fault(std::string("cannot be opened: ") + std::strerror(errno));
   struct stat status;
   const bool regular = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);

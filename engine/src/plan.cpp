@@ -321,6 +321,8 @@ class Planner {
       if (phase_block[i] >= 0) plan.convs[i].phase_offset = blocks[phase_block[i]].offset;
     plan.scratch_offset = round_up<size_t>(top + kSlack, kAlign);
     plan.arena_bytes = plan.scratch_offset + plan.scratch_bytes * threads_ + kSlack;
+    need(plan.arena_bytes <= kMaxArena, "this image size and number of threads need more than 4 GiB of memory");
+    need(plan.prepared_bytes <= kMaxArena, "the weights need more than 4 GiB of memory");
   }
 };
 

@@ -44,8 +44,8 @@ struct Plan {
   size_t scratch_offset = 0, scratch_bytes = 0;  // of thread 0, of each thread
 };
 
-// Throws Fault if the graph cannot take this size or needs more than 4 GiB. Without `reuse` every map keeps its own
-// memory, so that all of them can be read after a run.
+// Throws Fault if the graph cannot take this size, or maps with scratch, or weights, need more than 4 GiB. Without `reuse` every
+// map keeps its own memory, so that all of them can be read after a run.
 Plan make_plan(const Model& model, int height, int width, Isa isa, int threads, bool reuse);
 
 }  // namespace mpq

@@ -1,4 +1,4 @@
-// What operators demand and give (docs/numerics.md, section 4), and what makes a graph whole (docs/format.md, "Graph").
+// What operators demand and give (docs/numerics.md, section 4), and what makes a graph whole (docs/format.md).
 #include <algorithm>
 
 #include "fault.h"

@@ -10,9 +10,17 @@
 
 namespace mpq {
 
-Session::Memory Session::allocate(size_t bytes) {
+namespace {
+#ifdef MPQ_TESTS
+constexpr int kFresh = 0x5a;  // no result may depend on what the memory of maps held before
+#else
+constexpr int kFresh = 0;
+#endif
+}  // namespace
+
+Session::Memory Session::allocate(size_t bytes, int fill) {
   auto* memory = static_cast<uint8_t*>(::operator new(bytes, std::align_val_t{kAlign}));
-  std::memset(memory, 0, bytes);
+  std::memset(memory, fill, bytes);
   return Memory(memory);
 }
 
@@ -24,8 +32,8 @@ Session::Session(std::shared_ptr<const Model> model, const Options& options)
                       options.width > 0 ? options.width : model_->tensors[model_->input].shape.width, isa_, options.threads,
                       !options.keep_tensors)),
       pool_(options.threads),
-      arena_(allocate(plan_.arena_bytes)),
-      prepared_(allocate(plan_.prepared_bytes)),
+      arena_(allocate(plan_.arena_bytes, kFresh)),
+      prepared_(allocate(plan_.prepared_bytes, 0)),
       tools_{pool_, row_kernels(isa_), arena_.get() + plan_.scratch_offset, plan_.scratch_bytes},
       nanoseconds_(plan_.steps.size()) {
   for (size_t i = 0; i < plan_.views.size(); i++) plan_.views[i].data = arena_.get() + plan_.offsets[i];

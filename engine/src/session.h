@@ -43,7 +43,7 @@ class Session {
     void operator()(uint8_t* p) const { ::operator delete(p, std::align_val_t{kAlign}); }
   };
   using Memory = std::unique_ptr<uint8_t[], Free>;
-  static Memory allocate(size_t bytes);
+  static Memory allocate(size_t bytes, int fill);
   void execute();
   void execute(const StepPlan& step);
 

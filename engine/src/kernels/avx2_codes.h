@@ -6,6 +6,7 @@
 namespace mpq::MPQ_ISA_SPACE {
 
 constexpr int kChannels = 16;   // output channels of a pass
+constexpr int kMostParts = 64;  // stretches that are tried: a file must not make us look at its weights thousands of times
 constexpr int kStepBytes = 64;  // weights of a step: 4 input channels of 16 output channels
 
 // A step's 16 channels in two registers of 8, so that _mm256_packs_epi32 puts them in order: 0-3, 8-11 and 4-7, 12-15.
@@ -15,6 +16,7 @@ constexpr int kOrder[kChannels] = {0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13,
 // safe in all blocks of weights.  A lane adds the products of 2 inputs a step.
 inline int32_t safe_stretch(const int8_t* w, int blocks, int steps, int most) {
   for (int parts = 1;; parts++) {
+    if (parts > kMostParts) return 32767 / (2 * most * 127);  // safe whatever the weights are
     const int stretch = (steps + parts - 1) / parts;
     bool safe = true;
     for (int block = 0; block < blocks && safe; block++) {

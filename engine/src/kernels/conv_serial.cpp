@@ -79,7 +79,7 @@ void gather_values(const Conv& c, const ConvCall& call, int y, int x, int16_t* p
 }
 
 // counts[lane] = popcount(x xor w[lane]) over n words. Three words are added in fields of 4 bits, whose sum stays below 16
-// (3 * 4), then bytes: 31 rounds of at most 24 stay below 256... the byte sums are folded after each run of 10 rounds.
+// (3 * 4), then bytes, whose sums of 10 rounds of at most 24 stay below 256 and are folded then.
 void count_bits(const uint64_t* x, const uint64_t* w, int n, int32_t* counts) {
   constexpr uint64_t k5 = 0x5555555555555555, k3 = 0x3333333333333333, kf = 0x0f0f0f0f0f0f0f0f, kff = 0x00ff00ff00ff00ff;
   std::memset(counts, 0, kLanes * sizeof(int32_t));

@@ -81,7 +81,7 @@ struct ConvKernel {
   // `weights` as the file stores them, [O, kh, kw, C] at true width (weight_at); `prepared` is 64-byte aligned.
   void (*prepare)(const Conv&, const uint8_t* weights, uint8_t* prepared);
   size_t (*scratch_bytes)(const Conv&);
-  int (*granule)(const Conv&);  // out_pitch for kernels that go by rows, up to 128 for kernels that go by flat positions
+  int (*granule)(const Conv&);  // out_pitch, or two of them, for kernels that go by rows, 64 for those that go by flat positions
   int channel_granule;          // a multiple of 16
   void (*run)(const Conv&, const ConvCall&);
 };

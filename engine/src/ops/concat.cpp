@@ -31,10 +31,8 @@ void run_concat(const View& in, int first, const View& out, const Tools& tools) 
     return;
   }
   if (in.type == DType::b1) {
-    if (first % 4 == 0 && in.data == out.b1(first)) return;
-    copy_bits(in, first, out);
-  } else {
-    if (in.data == out.data + first) return;
+    if (first % 4 != 0 || in.data != out.b1(first)) copy_bits(in, first, out);
+  } else if (in.data != out.data + first) {
     const bool last = first + in.channels == out.channels;
     const int padding = last ? round_up(out.channels, in.type == DType::u8 ? 4 : 16) - out.channels : 0;
     tools.pool.run(in.height, [&](int y, int) {
@@ -46,6 +44,7 @@ void run_concat(const View& in, int first, const View& out, const Tools& tools) 
       }
     });
   }
+  // Of channels that were copied, the border still holds what lay there before; the last input is in place perhaps, others not.
   if (first + in.channels == out.channels) clear_border(out);
 }
 
