@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpqyolo.core.errors import ConfigError, DataError
-from mpqyolo.core.image import letterbox
+from mpqyolo.core.image import FILL, letterbox
 from mpqyolo.data.augment import Augment, augmented
 from mpqyolo.data.augment.colour import jitter
-from mpqyolo.data.augment.geometry import clip, mirror
+from mpqyolo.data.augment.geometry import Placing, clip, draw, mirror
 from mpqyolo.data.augment.mosaic import mosaic, single
 from mpqyolo.data.loader import Batch, Loader
 from mpqyolo.data.preview import draw_batch
@@ -86,10 +88,52 @@ def test_mirrors() -> None:
     assert np.array_equal(mirror(both, boxes, True, True), xyxy) and np.array_equal(both, photo)
 
 
+@pytest.mark.parametrize(("switch", "axis"), [("flip", 1), ("flip_vertical", 0)])
+def test_each_switch_mirrors_its_axis(switch: str, axis: int) -> None:
+    photo, xyxy, label = square(2)
+    canvas = np.zeros_like(photo)
+    rng = np.random.default_rng(0)
+    boxes, _ = augmented(canvas, lambda _: (photo, xyxy, label), 1, 0, rng, replace(Augment.none(), **{switch: 1.0}))
+    assert np.array_equal(canvas, np.flip(photo, axis)) and white_share(canvas, boxes[0]) == 1.0
+
+
+def test_mixup_blends_two_photos_and_keeps_the_boxes_of_both() -> None:
+    photos = iter([((200, 0, 100), 0), ((0, 200, 100), 1)])
+    canvas = np.zeros((8, 8, 3), np.uint8)
+
+    def take(_: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        colour, label = next(photos)
+        return np.full((8, 8, 3), colour, np.uint8), np.array([[label, 1, 6, 7]], np.float32), np.array([label])
+
+    boxes, labels = augmented(canvas, take, 2, 0, np.random.default_rng(0), replace(Augment.none(), mixup=1.0))
+    assert labels.tolist() == [0, 1] and boxes.tolist() == [[0, 1, 6, 7], [1, 1, 6, 7]]
+    first, second, both = canvas.reshape(-1, 3).T.astype(int)
+    assert (first > 10).all() and (second > 10).all() and (abs(first + second - 200) <= 1).all() and (both == 100).all()
+
+
+@pytest.mark.parametrize("scale", [2.5, 0.75, 0.3])
+def test_a_drawn_object_is_centred_in_its_box(scale: float) -> None:
+    """To a fraction of a pixel: a warp that counts from pixels' centres would be (scale - 1) / 2 pixels off."""
+    photo = np.full((49, 53, 3), FILL, np.uint8)
+    photo[16:28, 18:38] = 255
+    photo = cv2.GaussianBlur(photo, (0, 0), 3)  # without edges, which bilinear sampling moves
+    canvas = np.zeros((200, 200, 3), np.uint8)
+    placing = Placing(scale, 3.0, 5.0)
+    draw(canvas, photo, placing, (0, 0, 200, 200))
+    x1, y1, x2, y2 = placing.boxes(np.array([[18, 16, 38, 28]], np.float32))[0]
+    white = canvas[:, :, 0] - float(FILL)
+    white /= white.sum()
+    centre = np.arange(200) + 0.5
+    assert white.sum(0) @ centre == pytest.approx((x1 + x2) / 2, abs=0.03)
+    assert white.sum(1) @ centre == pytest.approx((y1 + y2) / 2, abs=0.03)
+
+
 def test_clip_drops_what_is_hardly_left() -> None:
     boxes = np.array([[0, 0, 10, 10], [-9, 0, 1, 10], [5, 5, 6, 40]], np.float32)
     clipped, keep = clip(boxes, (0, 0, 20, 20), min_side=2, min_visible=0.2)
     assert keep.tolist() == [True, False, False] and (clipped >= 0).all() and (clipped <= 20).all()
+    _, keep = clip(np.array([[-17, 0, 3, 10], [-9, 0, 3, 10]], np.float32), (0, 0, 20, 20), min_side=2, min_visible=0.2)
+    assert keep.tolist() == [False, True]  # sides long enough both; 15 % visible, and 25 %
 
 
 def test_colour_changes_colours_only() -> None:
@@ -100,6 +144,17 @@ def test_colour_changes_colours_only() -> None:
     darker = canvas.copy()
     jitter(darker, np.random.default_rng(1), 0, 0, 0.9)
     assert darker.shape == canvas.shape and (darker != canvas).any()
+
+
+def test_colour_ends_at_its_limits() -> None:
+    """More saturated or brighter before is never less so after: nothing wraps round."""
+    level = np.arange(256, dtype=np.uint8)
+    red = np.stack([np.full(256, 255, np.uint8), 255 - level, 255 - level], 1)
+    for seed in range(8):
+        both = np.stack([red, np.repeat(level[:, None], 3, 1)])
+        jitter(both, np.random.default_rng(seed), 0, 0.9, 0.9)
+        pale, bright = both[:, :, 1].astype(int)
+        assert (np.diff(pale) <= 0).all() and (np.diff(bright) >= 0).all()
 
 
 def equal(a: Batch, b: Batch) -> bool:

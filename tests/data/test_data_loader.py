@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from mpqyolo.core.errors import ConfigError, DataError
+from mpqyolo.data.augment import Augment
 from mpqyolo.data.loader import Batch, Loader
 from mpqyolo.data.unlabelled import load_unlabelled
 
@@ -31,6 +33,29 @@ def same(a: Batch, b: Batch) -> bool:
     return (
         torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) and (a.photos, a.labelled) == (b.photos, b.labelled)
     )
+
+
+def test_crowds_are_never_learned_and_difficult_boxes_on_demand(make) -> None:
+    dataset = make(count=12, flags=True)
+    learned = {}
+    for difficult in (False, True):
+        (batch,) = Loader(dataset, 64, 12, Augment.none(), difficult=difficult).epoch(0)
+        place, label = batch.targets[:, :2].int().T.tolist()
+        learned[difficult] = sorted((batch.photos[p], one) for p, one in zip(place, label, strict=True))
+    boxes = [(n, *box) for n, i in enumerate(dataset.items) for box in zip(i.label, i.crowd, i.difficult, strict=True)]
+    assert learned[True] == sorted((n, label) for n, label, crowd, _ in boxes if not crowd)
+    assert learned[False] == sorted((n, label) for n, label, crowd, hard in boxes if not crowd and not hard)
+    assert len(learned[False]) < len(learned[True]) < len(boxes)
+
+
+def test_a_photo_of_another_size_than_its_labels_say_is_refused(make) -> None:
+    dataset = make(count=1)
+    item = dataset.items[0]
+    for wrong in ({"width": item.width + 1}, {"height": item.height - 1}):
+        with pytest.raises(
+            DataError, match=f"the photo is {item.width}x{item.height}, its labels say .* boxes would be misplaced"
+        ):
+            replace(dataset, items=(replace(item, **wrong),)).read(0)
 
 
 def test_a_folder_tree_is_a_data_set_without_boxes(tree: Path) -> None:

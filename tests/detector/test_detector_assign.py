@@ -93,6 +93,17 @@ def test_nan_predictions_do_not_spoil_the_assignment():
     assert set(found.target.tolist()) <= set(range(6)) and len(found.target) > 6
 
 
+def test_nan_predictions_give_way_to_finite_ones():
+    logit, predicted, _ = make(3, 2, [0, 0])
+    targets = torch.tensor([[0, 0, 0.0, 0.0, 32.0, 32.0], [1, 0, 0.0, 0.0, 32.0, 32.0]])
+    finite = [0, 1, 2]  # of the 21 points in each box
+    predicted[0, 3:] = torch.nan
+    predicted[1] = torch.nan
+    found = assign(logit, predicted, targets, SHAPES, STRIDES, topk=3)
+    assert found.point[found.target == 0].sort().values.tolist() == finite
+    assert (found.target == 1).sum() == 3 and (found.quality[found.target == 1] == 0).all()  # nothing finite there to take
+
+
 def test_inside_on_a_non_square_input():
     mask = inside(torch.tensor([[0.0, 0.0, 32.0, 16.0]]), [(2, 4), (1, 2)], (8, 16))
     assert mask.tolist() == [[True] * 8 + [True] * 2]

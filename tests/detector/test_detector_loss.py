@@ -66,6 +66,14 @@ def test_ciou_is_one_on_itself_and_falls_with_distance():
     assert float(iou(box + 100.0, box)) == 0
 
 
+def test_boxes_are_clipped_to_the_input():
+    maps = Maps(*(tuple(level[..., : level.shape[2] // 2, :] for level in kind) for kind in random_maps(2)))
+    wild = torch.tensor([[0, 1, -20.0, -9.0, 30.0, 20.0], [2, 0, 40.0, 10.0, 90.0, 50.0]])
+    tame = torch.tensor([[0, 1, 0.0, 0.0, 30.0, 20.0], [2, 0, 40.0, 10.0, 64.0, 32.0]])
+    loss = DetectionLoss(CLASSES)
+    assert loss(maps, wild, (32, 64))[0].item() == loss(maps, tame)[0].item() != loss(maps, wild)[0].item()
+
+
 def test_no_boxes_at_all_still_teaches_the_background():
     maps = random_maps(0)
     total, parts = DetectionLoss(CLASSES)(maps, torch.zeros(0, 6), 64)

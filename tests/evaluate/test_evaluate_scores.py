@@ -22,6 +22,7 @@ from mpqyolo.evaluate.voc import evaluate_voc
 
 BOX = (10.0, 10.0, 110.0, 110.0)
 NEAR = (20.0, 10.0, 120.0, 110.0)  # IoU 0.82 with BOX
+HALF = (10.0, 10.0, 110.0, 60.0)  # IoU 0.5 with BOX
 FAR = (300.0, 300.0, 340.0, 340.0)
 
 
@@ -58,6 +59,7 @@ def test_coco_of_perfect_and_of_no_detections():
 CASES = {
     "found": ([item([BOX], [0])], [found([NEAR], [0.5], [0])], 1.0, 1.0),
     "too far": ([item([BOX], [0])], [found([FAR], [0.5], [0])], 0.0, 0.0),
+    "overlap of exactly one half": ([item([BOX], [0])], [found([HALF], [0.5], [0])], 1.0, 1.0),
     "twice: the second is wrong": ([item([BOX], [0])], [found([BOX, NEAR], [0.9, 0.8], [0, 0])], 1.0, 1.0),
     "wrong first": ([item([BOX], [0])], [found([FAR, BOX], [0.9, 0.8], [0, 0])], 0.5, 0.5),
     "half found": ([item([BOX, FAR], [0, 0])], [found([BOX], [0.9], [0])], 0.5, 6 / 11),
@@ -117,6 +119,20 @@ def test_evaluate_feeds_photos_in_order(tmp_path):
     assert result.per_class["a"]["boxes"] == 5 and result.per_class["never"]["ap"] is None
 
 
+@pytest.mark.parametrize("flag", ["crowd", "difficult"])
+def test_crowds_and_difficult_objects_count_neither_way(flag: str):
+    labels = item([BOX, FAR, (400.0, 10.0, 440.0, 40.0)], [0, 0, 0], **{flag: [False, True, True]})
+    found_twice = found([FAR, FAR, BOX], [0.9, 0.8, 0.7], [0, 0, 0])
+    result = score_detections([found_twice], dataset(labels))
+    assert (result.map, result.voc_ap50, result.voc_ap50_11) == pytest.approx((1, 1, 1))
+    assert (result.per_class["a"]["images"], result.per_class["a"]["boxes"]) == (1, 1)
+
+
+def test_images_are_photos_that_hold_the_class():
+    result = score_detections([found([], [], [])] * 2, dataset(item([BOX, FAR, FAR], [0, 0, 1]), item([BOX], [0])))
+    assert [(entry["images"], entry["boxes"]) for entry in result.per_class.values()] == [(2, 3), (1, 1), (0, 0), (0, 0)]
+
+
 def _labels(shade: int):
     made = item([(shade, 0, 100 + shade, 100)], [0])
     return made.xyxy, made.label, made.difficult, made.crowd, made.line
@@ -136,5 +152,6 @@ def test_names_are_matched_across_spellings():
         2,
         -1,
     ]
+    assert class_map(["sofa", "couch"], ["couch", "sofa"]).tolist() == [1, 0]  # each to its own name before another's
     moved = rename(found([BOX, FAR], [0.9, 0.8], [0, 1]), np.array([-1, 5]), ("x",) * 6)
     assert moved.class_id.tolist() == [5] and moved.score.tolist() == [pytest.approx(0.8)]

@@ -28,11 +28,6 @@ def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
-def clip(xyxy: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Boxes clipped to an image of width x height."""
-    return np.clip(xyxy, 0, np.array([width, height, width, height], xyxy.dtype))
-
-
 def nms(
     xyxy: np.ndarray, score: np.ndarray, class_id: np.ndarray, iou: float = 0.65, max_detections: int = MAX_DETECTIONS
 ) -> np.ndarray:

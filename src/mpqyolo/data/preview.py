@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
+from mpqyolo.core.detections import class_colour
 from mpqyolo.data.loader import Batch
 
 
@@ -22,7 +22,7 @@ def draw_batch(batch: Batch, classes: Sequence[str], limit: int = 16) -> Image.I
         tile = Image.fromarray(pixels)
         pen = ImageDraw.Draw(tile)
         for _, label, *xyxy in targets[targets[:, 0] == place].tolist():
-            colour = _colour(int(label))
+            colour = class_colour(int(label))
             x1, y1, x2, y2 = xyxy
             pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=2)
             name = classes[int(label)]
@@ -31,8 +31,3 @@ def draw_batch(batch: Batch, classes: Sequence[str], limit: int = 16) -> Image.I
             pen.text((x1 + 2, y1 + 1), name, fill=(0, 0, 0))
         sheet.paste(tile, (place % columns * width, place // columns * height))
     return sheet
-
-
-def _colour(label: int) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.75, 1.0)  # golden ratio: neighbours differ
-    return int(red * 255), int(green * 255), int(blue * 255)

@@ -18,7 +18,7 @@ class Item:
 
     width, height: pixels of the upright photo (EXIF rotation applied).
     xyxy: (n, 4) float32, absolute pixels, x2 and y2 exclusive. label: (n,) int64 into the data set's classes.
-    difficult, crowd: (n,) bool; neither is trained on, evaluation ignores both.
+    difficult, crowd: (n,) bool; crowds are never trained on, difficult boxes where the recipe says so; evaluation ignores both.
     line: (n,) int64, line of each box in `label_file`, 0 where the format has none.
     """
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpqyolo.core.boxes import iou_matrix
 from mpqyolo.core.detections import Detections
 from mpqyolo.data.sample import Dataset
 
@@ -44,7 +45,7 @@ def _judge(found: np.ndarray, boxes: np.ndarray, ignored: np.ndarray, iou: float
     verdict = np.zeros(len(found), np.int8)
     if not len(boxes):
         return verdict
-    overlaps = _iou(found.astype(np.float64), boxes.astype(np.float64))
+    overlaps = iou_matrix(found.astype(np.float64), boxes.astype(np.float64))
     best = overlaps.argmax(1)
     claimed = np.zeros(len(boxes), bool)
     for k in np.flatnonzero(overlaps.max(1) >= iou):
@@ -52,14 +53,6 @@ def _judge(found: np.ndarray, boxes: np.ndarray, ignored: np.ndarray, iou: float
         verdict[k] = -1 if ignored[box] else int(not claimed[box])
         claimed[box] = True
     return verdict
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, 4) and (m, 4) xyxy -> (n, m); 0 for boxes without area."""
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    inter = np.clip(sides, 0, None).prod(2)
-    area = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)
-    return inter / np.maximum(area - inter, 1e-12)
 
 
 def precision_recall(score: np.ndarray, verdict: np.ndarray, boxes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,5 +71,4 @@ def all_point(precision: np.ndarray, recall: np.ndarray) -> float:
 
 def eleven_point(precision: np.ndarray, recall: np.ndarray) -> float:
     """Mean of the best precision at recall >= 0, 0.1, ... 1."""
-    # Recall is a quotient, so 0.3 and 3 / 10 may differ in their last bit.
-    return float(np.mean([precision[recall >= k / 10 - 1e-9].max(initial=0.0) for k in range(11)]))
+    return float(np.mean([precision[recall >= k / 10].max(initial=0.0) for k in range(11)]))

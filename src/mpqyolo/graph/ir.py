@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,10 +90,6 @@ class Graph:
         """Values of the node's constant in this role, or None if it has none."""
         name = node.constants.get(role)
         return None if name is None else self.constants[name].values
-
-    def readers(self, tensor: str) -> Iterator[Node]:
-        """Nodes that read this tensor."""
-        return (node for node in self.nodes if tensor in node.inputs)
 
     def dump(self) -> str:
         """One line a node, for people."""
