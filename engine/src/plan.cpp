@@ -230,9 +230,8 @@ class Planner {
     c.threshold = model_.i16(node, Role::threshold);
     if (x.type == DType::b1) plan_taps(x, p);
     p.kernel = &conv_kernel(c, isa_);
-    p.prepared_bytes = p.kernel->prepared_bytes(c);
     p.prepared_offset = plan.prepared_bytes;
-    plan.prepared_bytes += round_up<size_t>(p.prepared_bytes + kSlack, kAlign);
+    plan.prepared_bytes += round_up<size_t>(p.kernel->prepared_bytes(c) + kSlack, kAlign);
     return p;
   }
 

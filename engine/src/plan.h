@@ -19,7 +19,7 @@ struct ConvPlan {
   int phase_border = 0;
   ptrdiff_t phase_plane = 0;
   size_t phase_offset = 0;  // in the arena
-  size_t prepared_offset = 0, prepared_bytes = 0;
+  size_t prepared_offset = 0;
   // A convolution whose s16 output an average pool alone reads: bands of rows go through scratch, [channels][band_plane].
   int pool = -1;  // step of that pool, which then has nothing to do
   int band_rows = 0;

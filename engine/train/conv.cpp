@@ -59,8 +59,8 @@ void product(int64_t images, int64_t h, int64_t w, const float* x, const Grid& f
         size_t next = at;
         int64_t span = 0;
         while (next < pieces.size() && (next == at || span + pieces[next].length <= kSpan)) span += pieces[next++].length;
-        for (int64_t i = 0; i < end - begin; i += kRows) {
-          const int count = static_cast<int>(std::min<int64_t>(kRows, end - begin - i));
+        for (int64_t i = 0; i < end - begin; i += kTileRows) {
+          const int count = static_cast<int>(std::min<int64_t>(kTileRows, end - begin - i));
           (lanes > 8 ? tile<2> : tile<1>)(count, in + i, out + i, &pieces[at], static_cast<int64_t>(next - at), panel, at == 0,
                                           lanes);
         }
@@ -154,7 +154,7 @@ MPQT mpqt_conv_weights(int64_t images, int64_t h, int64_t w, int64_t c, int64_t 
   const float* in = bordered(x, {images, h, w, c}, pad);
   const Grid from = grid(wide, stride), along{grad.h * grad.w * kLanes, grad.w * kLanes, kLanes};
   // Pixels that are far apart in memory share few places of L1: 32 of 256 channels.
-  const int64_t pixels = std::min(kPixels, std::max<int64_t>(kRows, 8192 / c));
+  const int64_t pixels = std::min(kPixels, std::max<int64_t>(kTileRows, 8192 / c));
   const int64_t run = k * c, lines = std::max<int64_t>(1, pixels / grad.w), all = images * grad.h;
   for_jobs(blocks(o, kLanes), [&](int64_t block) {
     const int64_t first = block * kLanes, lanes = std::min<int64_t>(kLanes, o - first);
@@ -164,8 +164,8 @@ MPQT mpqt_conv_weights(int64_t images, int64_t h, int64_t w, int64_t c, int64_t 
       std::memcpy(dense + i * kLanes, g + i * o + first, sizeof(float) * static_cast<size_t>(lanes));
     for (int64_t begin = 0; begin < all; begin += lines)
       for (int64_t ky = 0; ky < k; ky++)
-        for (int64_t i = 0; i < run; i += kRows)
-          (lanes > 8 ? outer<2> : outer<1>)(std::min<int64_t>(kRows, run - i), in + ky * wide.w * c + i, from, dense, along,
+        for (int64_t i = 0; i < run; i += kTileRows)
+          (lanes > 8 ? outer<2> : outer<1>)(std::min<int64_t>(kTileRows, run - i), in + ky * wide.w * c + i, from, dense, along,
                                             grad.h, begin, std::min(all, begin + lines), grad.w,
                                             sum.data() + (ky * run + i) * kLanes);
     for (int64_t lane = 0; lane < lanes; lane++)

@@ -15,7 +15,7 @@
 
 namespace mpqt {
 
-constexpr int kRows = 6, kLanes = 16;
+constexpr int kTileRows = 6, kLanes = 16;
 constexpr int64_t kSpan = 256;  // steps of one pass: 16 KB of weights, which stay in L1 while the pixels of a block go by
 
 inline int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }

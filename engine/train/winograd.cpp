@@ -190,7 +190,7 @@ void correlate(const float* x, const Windows& windows, const float* weight, bool
   float* filters = room(kFilters, kPlaces * blocks(n, kLanes) * kLanes * c);
   turned ? prepare_turned(weight, c, n, filters) : prepare(weight, n, c, filters);
   // As many tiles as let the filters' bytes, read once for a block, be no more than the tiles' own.
-  const int64_t most = std::max<int64_t>(4 * kRows, blocks(c * n, 2 * (c + n) * kRows) * kRows);
+  const int64_t most = std::max<int64_t>(4 * kTileRows, blocks(c * n, 2 * (c + n) * kTileRows) * kTileRows);
   const int64_t size = blocks(tiles.count, blocks(tiles.count, most * pool.threads) * pool.threads);
   const std::vector<float> outside(static_cast<size_t>(c));
   for_blocks(tiles.count, size, [&](int64_t, int64_t begin, int64_t end) {
@@ -210,10 +210,10 @@ void correlate(const float* x, const Windows& windows, const float* weight, bool
         const int lanes = static_cast<int>(std::min<int64_t>(kLanes, n - first));
         for (int64_t step = 0; step < c; step += kSpan) {
           const Run run{step, std::min(kSpan, c - step)};
-          for (int64_t t = 0; t < count; t += kRows) {
-            const float* row[kRows];
-            float* result[kRows];
-            const int rows = static_cast<int>(std::min<int64_t>(kRows, count - t));
+          for (int64_t t = 0; t < count; t += kTileRows) {
+            const float* row[kTileRows];
+            float* result[kTileRows];
+            const int rows = static_cast<int>(std::min<int64_t>(kTileRows, count - t));
             for (int i = 0; i < rows; i++) {
               row[i] = in + p * next + (t + i) * c;
               result[i] = sum + p * next_sum + (t + i) * n + first;
@@ -241,9 +241,9 @@ void correlate(const float* x, const Windows& windows, const float* weight, bool
 void weights(const float* x, const Windows& windows, const float* g, int64_t o, float* dw) {
   const Tiles tiles(windows);
   const int64_t c = windows.map.c, panels = blocks(o, kLanes), next_sum = panels * c * kLanes;
-  const int64_t size = std::min(tiles.count, std::max<int64_t>(kRows, kGradient / (4 * kPlaces * (c + o))));
+  const int64_t size = std::min(tiles.count, std::max<int64_t>(kTileRows, kGradient / (4 * kPlaces * (c + o))));
   const int64_t next = size * c + kPad, next_g = panels * size * kLanes + kPad;
-  const int64_t span = std::max<int64_t>(kRows, 8192 / c);  // tiles whose places share little of L1
+  const int64_t span = std::max<int64_t>(kTileRows, 8192 / c);  // tiles whose places share little of L1
   const Map grad{windows.map.images, windows.h, windows.w, o};
   const std::vector<float> outside(static_cast<size_t>(std::max(c, o)));
   float* sums = room(kFilters, kPlaces * next_sum);
@@ -264,8 +264,8 @@ void weights(const float* x, const Windows& windows, const float* g, int64_t o, 
     for_jobs(kPlaces * panels, [&](int64_t job) {
       const int64_t p = job / panels, panel = job % panels, lanes = std::min<int64_t>(kLanes, o - panel * kLanes);
       for (int64_t t = 0; t < count; t += span)
-        for (int64_t i = 0; i < c; i += kRows)
-          (lanes > kLane ? outer<2> : outer<1>)(std::min<int64_t>(kRows, c - i), in + p * next + t * c + i, {0, 0, c},
+        for (int64_t i = 0; i < c; i += kTileRows)
+          (lanes > kLane ? outer<2> : outer<1>)(std::min<int64_t>(kTileRows, c - i), in + p * next + t * c + i, {0, 0, c},
                                                 along + p * next_g + (panel * size + t) * kLanes, {0, 0, kLanes}, 1, 0, 1,
                                                 std::min(span, count - t), sums + p * next_sum + (panel * c + i) * kLanes);
     });

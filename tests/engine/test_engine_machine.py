@@ -125,8 +125,8 @@ def _takes(engine: Model, height: int, width: int) -> bool:
         ({"height": 33}, "multiple"),
         ({"width": 1 << 20}, "1..8192"),
         ({"threads": 65}, "1..64"),
-        ({"threads": 0}, "at least 1"),
-        ({"height": 0}, "at least 1"),
+        ({"threads": 0}, "from 1 on"),
+        ({"height": 0}, "from 1 on"),
         ({"isa": "sse9"}, "unknown"),
     ],
 )

@@ -150,7 +150,7 @@ inline void prepare(const Conv& conv, const uint8_t* weights, uint8_t* prepared)
       }
     }
   }
-  const int32_t stretch = conv.input == DType::u4 ? safe_stretch(to, blocks, total_steps(conv), 15) : 0;
+  const int32_t stretch = safe_stretch(to, blocks, total_steps(conv), 15);
   std::memcpy(prepared, &stretch, sizeof stretch);
 }
 

@@ -1,7 +1,7 @@
-// Weights of 1, 4 or 8 bits on 4-bit codes, and on pixels of 3 channels, by vpdpbusd: the products of 4 bytes, added to 32 bits.
+// Weights of 1, 4 or 8 bits on 4-bit codes by vpdpbusd: the products of 4 bytes, added to 32 bits.
 //
 // The same layouts as conv_wxu4_avx2.cpp and the same answers; what takes two instructions there and cares for 16 bits takes one
-// here that cannot overflow.  Pixels are bytes like codes, so this is the stem's kernel, too.
+// here that cannot overflow.
 //
 // Bound with AVX-512: 12 pixels x 16 channels are 12 vpdpbusd for 768 multiplications, 2 a cycle where there are two such units
 // (6 cycles, beside 13 loads: 118 a cycle), 1 a cycle else; with AVX-VNNI 6 pixels are 12 vpdpbusd for 384: 64 a cycle.
@@ -47,10 +47,7 @@ constexpr auto kRun = specialisations<Kernel>(std::make_integer_sequence<int, kF
 
 void run(const Conv& conv, const ConvCall& call) { kRun[static_cast<size_t>(epilogue_flags(conv))](conv, call); }
 
-bool supports(const Conv& conv) {
-  const bool pixels = conv.input == DType::u8 && conv.in_channels <= 4 && conv.in_pixel == 4;
-  return (conv.input == DType::u4 || pixels) && fits(conv);
-}
+bool supports(const Conv& conv) { return conv.input == DType::u4 && fits(conv); }
 
 }  // namespace
 }  // namespace direct
