@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +26,28 @@ class Verifier:
 
     def difference(self, photo: np.ndarray, min_score: float = 0.25) -> Difference | None:
         """The first tensor that differs, in order of execution, or "boxes"; None: all is equal. photo: (h, w, 3) uint8 RGB."""
-        image, _ = letterbox(photo, self.session.info.height, self.session.info.width)
+        for name, ours, right in self.pairs(self.letterbox(photo), min_score):
+            if found := first_difference({name: ours}, {name: right}, [name]):
+                return found
+        return None
+
+    def letterbox(self, photo: np.ndarray) -> np.ndarray:
+        """The photo as the network sees it, (height, width, 3) uint8."""
+        return letterbox(photo, self.session.info.height, self.session.info.width)[0]
+
+    def pairs(self, image: np.ndarray, min_score: float = 0.25) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """(name, the engine's values, the reference's) of every tensor in order of execution.
+
+        The last is "boxes": rows of x1, y1, x2, y2, score, class.
+        """
         self.session.run(image)
         outputs = {}
         for name, expected in steps(self.model.graph, image):
-            if found := first_difference({name: self.session.tensor(name)}, {name: expected}, [name]):
-                return found
+            yield name, self.session.tensor(name), expected
             if name in self.model.graph.outputs:
                 outputs[name] = expected
-        ours, reference = self.session.decode(min_score), decode(self.model, outputs, min_score)
-        return first_difference({"boxes": _table(ours)}, {"boxes": _table(reference)}, ["boxes"])
+        yield "boxes", _table(self.session.decode(min_score)), _table(decode(self.model, outputs, min_score))
 
 
 def _table(found: Detections) -> np.ndarray:
-    """(n, 6): x1, y1, x2, y2, score, class."""
     return np.column_stack([found.xyxy, found.score, found.class_id])

@@ -9,16 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mpqyolo.core.detections import Detections
 from mpqyolo.core.errors import PackError
-from mpqyolo.core.image import letterbox
 from mpqyolo.evaluate.parity import Difference, first_difference
-from mpqyolo.format.reader import read_model
+from mpqyolo.evaluate.verify import Verifier
 from mpqyolo.graph.ir import Model
 from mpqyolo.pack.folded import FoldedModel
-from mpqyolo.reference.decode import decode
-from mpqyolo.reference.run import steps
-from mpqyolo.runtime import session as engine
 
 
 class Proof(NamedTuple):
@@ -36,39 +31,27 @@ def prove(lowered: Model, path: Path, photos: Sequence[np.ndarray], progress: Ca
     passes, writer, reader or one of the backends shows. Raises PackError that names the first tensor that differs, EngineError
     without an engine.
     """
-    folded = FoldedModel(lowered)
-    packed = read_model(path)
-    session = engine.Session(engine.Model(path), keep_tensors=True)
+    folded, verifier = FoldedModel(lowered), Verifier(path)
     for number, photo in enumerate(photos):
-        image, _ = letterbox(photo, session.info.height, session.info.width)
-        if found := _difference(folded, packed, session, image):
-            backends, difference = found
-            raise PackError(f"the proof failed on photo {number + 1}, between {backends}: {difference}; no file was written")
+        if found := _difference(folded, verifier, verifier.letterbox(photo)):
+            backend, difference = found
+            raise PackError(
+                f"the proof failed on photo {number + 1}, between {backend} and the reference: {difference}; no file was written"
+            )
         if progress:
             progress(number + 1, len(photos))
-    return Proof(len(photos), len(packed.graph.tensors), session.info.isa)
+    return Proof(len(photos), len(verifier.model.graph.tensors), verifier.session.info.isa)
 
 
-def _difference(folded: FoldedModel, packed: Model, session: engine.Session, image: np.ndarray) -> tuple[str, Difference] | None:
-    session.run(image)
+def _difference(folded: FoldedModel, verifier: Verifier, image: np.ndarray) -> tuple[str, Difference] | None:
     trained = folded.tensors(torch.from_numpy(image).permute(2, 0, 1)[None].contiguous())
-    outputs = {}
-    for name, expected in steps(packed.graph, image):
-        ours = {"the engine": session.tensor(name)}
+    for name, values, expected in verifier.pairs(image):
+        ours = {"the engine": values}
         if name in trained:
             ours["the folded network"] = trained[name][0].numpy()
-        elif name.rpartition(".")[0] not in trained:  # the parts of a split threshold: their concat is compared as a whole
+        elif name != "boxes" and name.rpartition(".")[0] not in trained:  # a split threshold's parts: their concat is compared
             raise PackError(f"the proof failed: no layer of the network gave tensor '{name}'; no file was written")
-        for backend, values in ours.items():
-            if found := first_difference({name: values}, {name: expected}, [name]):
-                return f"{backend} and the reference", found
-        if name in packed.graph.outputs:
-            outputs[name] = expected
-    boxes = {"boxes": _table(session.decode())}
-    found = first_difference(boxes, {"boxes": _table(decode(packed, outputs))}, ["boxes"])
-    return ("the engine and the reference", found) if found else None
-
-
-def _table(found: Detections) -> np.ndarray:
-    """(n, 6): x1, y1, x2, y2, score, class."""
-    return np.column_stack([found.xyxy, found.score, found.class_id])
+        for backend, found in ours.items():
+            if difference := first_difference({name: found}, {name: expected}, [name]):
+                return backend, difference
+    return None
