@@ -73,6 +73,19 @@ def measure(chosen: list[tuple[Experiment, dict[str, Any]]], options: argparse.N
     ]
 
 
+def apart(points: list[tuple[float, float]]) -> list[float]:
+    """Heights for words to the right of points (x, y), so that no two of them lie on each other."""
+    (left, right), (low, high) = ((min(values), max(values)) for values in zip(*points, strict=True))
+    placed: dict[int, float] = {}
+    for k in sorted(range(len(points)), key=lambda k: points[k][1]):
+        x, y = points[k]
+        for other in sorted(placed, key=lambda other: placed[other]):
+            if abs(points[other][0] - x) < (right - left) / 3:
+                y = max(y, placed[other] + (high - low) / 22) if placed[other] > y - (high - low) / 22 else y
+        placed[k] = y
+    return [placed[k] for k in range(len(points))]
+
+
 def draw(points: list[dict[str, Any]], floats: dict[str, float], words: tuple[str, str], path: Path) -> None:
     """Points over bytes and over ms; lines are the float networks. words: the title, and on which photos the scores are."""
     import matplotlib
@@ -83,10 +96,11 @@ def draw(points: list[dict[str, Any]], floats: dict[str, float], words: tuple[st
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     panels = (("bytes", 1e3, "KB of the packed file"), ("ms", 1, "ms a photo, network only, 1 thread"))
     for axis, (key, unit, label) in zip(axes, panels, strict=True):
-        for point in points:
+        places = apart([(point[key] / unit, 100 * point["map50"]) for point in points])
+        for point, place in zip(points, places, strict=True):
             x, y = point[key] / unit, 100 * point["map50"]
             axis.plot(x, y, "o", color=COLOURS.get(point["role"].split("_")[0], "#555555"))
-            axis.annotate(f"  {point['model']} {point['role']}".rstrip(), (x, y), fontsize=8, va="center")
+            axis.annotate(f"  {point['model']} {point['role']}".rstrip(), (x, place), fontsize=8, va="center")
         for name, value in floats.items():
             axis.axhline(100 * value, color="#b8bcc2", lw=1)
             place = {"xy": (0.99, 100 * value), "xycoords": ("axes fraction", "data")}

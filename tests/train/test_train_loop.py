@@ -101,8 +101,8 @@ def test_killed_anywhere_it_resumes_to_the_same_bits(squares: Path, whole: Path,
     chance = random.Random(5)
     kills = 0
     for attempt in range(60):
-        # Later attempts live longer, so that the run ends even on a slow machine.
-        patience = chance.uniform(0.1, 1.0) * (1 + attempt / 10)
+        # Later attempts live longer, so that the run ends even on a slow and busy machine.
+        patience = chance.uniform(0.1, 1.0) * 1.1**attempt
 
         def work(patience: float = patience) -> None:
             torch.set_num_threads(1)
