@@ -45,11 +45,10 @@ SCORES = {  # keys of an entry, and their columns
 # How roles end whose float runs are others than those of the plain roles, and what the README says of them.
 WITH = {
     "_taught": ", with a teacher",
-    "_long": ", {epochs} epochs",
+    "_long": "",
     "_person": ", person alone, with a teacher",
     "_late": ", mosaics until ten epochs before the end",
 }
-SAID = {"sign": ", fixed sign"}  # what the README says of a role beside its policy
 FEW = 100  # photos: a smaller test set is judged together with val
 SEEDS = 10  # seeds 0.. that an entry may have
 FAMILIES = ("n", "s", "m", "paper-n", "paper-s", "paper-m")
@@ -229,22 +228,23 @@ def page(document: dict[str, Any]) -> str:
 
 
 def summary(document: dict[str, Any]) -> str:
-    """The block in the README: mAP50 of every packed file beside its float networks, and its size."""
-    columns = ("data", "policy", "float YOLOv5", "float twin", "packed", "of the twin", "seeds", "bytes")
+    """The block in the README: packed files beside their float networks; what was done again since is left out."""
+    columns = ("data", "policy", "epochs", "float YOLOv5", "float twin", "packed", "of the twin", "seeds", "bytes")
     lines = [table_row(columns), "|---" * len(columns) + "|"]
     for data, models in document["results"].items():
         for model, roles in models.items():
             for role, entry in roles.items():
-                if "packed_test_map50" not in entry:
+                older = role.startswith("sign") or (role.endswith("_late") and role.removesuffix("_late") in roles)
+                if "packed_test_map50" not in entry or older:
                     continue
                 end = next((end for end in WITH if role.endswith(end)), "")
                 few = "both_" if entry["test_images"] < FEW else "test_"
                 floats = [roles.get(name, {}).get(f"{few}map50") for name in (f"yolov5{end}", f"float_twin{end}")]
                 score = entry[f"packed_{few}map50"]
                 share = f"{score / floats[1]:.2f}" if floats[1] else ""
-                name = f"{data}, {model}" + WITH.get(end, "").format(**entry) + SAID.get(role.removesuffix(end), "")
+                name = f"{data}, {model}" + WITH.get(end, "")
                 scores = (*map(percent, floats), percent(score), share, str(len(entry.get("seeds", "1"))))
-                lines.append(table_row((name, entry["policy"], *scores, f"{entry['bytes']:,}")))
+                lines.append(table_row((name, entry["policy"], entry["epochs"], *scores, f"{entry['bytes']:,}")))
     lines += [
         "",
         "mAP50 in percent on test photos (vehicles_oi: val and test together, 188 photos); commands, budgets and misses: "
