@@ -90,7 +90,7 @@ def _check_splits(path: Path, datasets: list[Dataset], faults: Faults) -> None:
         bare = sum(item.label_file is None for item in dataset.items)
         if not dataset.items:
             faults.error(path, 0, f"no photo in split '{dataset.split}' can be used")
-        elif not any((~(item.crowd | item.difficult)).any() for item in dataset.items):
+        elif not dataset.has_boxes:
             faults.error(path, 0, f"no box in split '{dataset.split}' can be learned or scored; label some")
         elif bare > len(dataset.items) / 2:
             faults.warning(path, 0, f"{bare} of {len(dataset.items)} photos in split '{dataset.split}' have no label file")

@@ -61,6 +61,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def has_boxes(self) -> bool:
+        """Whether there is a box that can be learned and scored: neither difficult nor a crowd."""
+        return any((~(item.crowd | item.difficult)).any() for item in self.items)
+
     def read(self, index: int) -> np.ndarray:
         """Decode photo `index`: (height, width, 3) uint8 RGB, the same pixels that deployment sees.
 

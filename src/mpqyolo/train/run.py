@@ -259,7 +259,7 @@ def load_data(recipe: Recipe) -> tuple[Dataset, Dataset]:
         raise DataError(f"{path}: {fault}: no packed file can hold that; rename it, or choose with --classes") from None
     val_set = load(path, names[1], train_set.classes)
     for name, found in zip(names, (train_set, val_set), strict=True):
-        if not any((~(item.crowd | item.difficult)).any() for item in found.items):
+        if not found.has_boxes:
             raise DataError(
                 f"{path}: split '{name}' has no box of {', '.join(train_set.classes)}; label some, or choose other classes"
             )

@@ -106,9 +106,8 @@ def _entries(path: Path, split: str, faults: Faults) -> Iterator[_Entry]:
             for number, line in enumerate(read_lines(file), 1):
                 if not (photo := line.strip()):
                     continue
-                if (flagged := re.fullmatch(r"(.*\S)\s+(-?1|0)", photo)) and not (
-                    root / "Annotations" / f"{photo}.xml"
-                ).is_file():
+                flagged = re.fullmatch(r"(.*\S)\s+(-?1|0)", photo)
+                if flagged and not (root / "Annotations" / f"{photo}.xml").is_file():
                     photo = flagged[1]  # lists of one class say whether a photo shows it
                 if photo in seen:
                     faults.warning(file, number, f"'{photo}' is listed already on line {seen[photo]}; remove one")
