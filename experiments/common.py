@@ -22,7 +22,7 @@ class Experiment:
     """An entry of runs.toml, or one variant of a study in studies.toml (`role`: the variant's name).
 
     start: weights to start from, among the `--weights`. after: a run to start from.
-    teacher: an ONNX detector as `model=file`, among the `--weights`, or a run.
+    teacher: an ONNX detector as `model=file` or a YOLOv5 `.pt`, among the `--weights`, or a run.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Experiment:
         sections = {"model": {"family": family, "size": size}, "data": {"path": str(data_root / self.data)}}
         if self.teacher:
             model, _, file = self.teacher.rpartition("=")
-            path = weights / file if model else experiments()[file].folder(runs)
+            path = weights / file if Path(file).suffix else experiments()[file].folder(runs)
             sections["teacher"] = {"model": model, "path": str(path), "always": True}
         return sections
 
