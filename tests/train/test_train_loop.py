@@ -22,11 +22,12 @@ from mpqyolo.core.errors import CheckpointError, ConfigError, DataError, Trainin
 from mpqyolo.detector.maps import Maps
 from mpqyolo.train import checkpoint, curves, files, loop
 from mpqyolo.train.checkpoint import BEST, LAST, TEACHER, load_checkpoint, load_tensors
+from mpqyolo.train.inputs import load_data
 from mpqyolo.train.log import Reporter
 from mpqyolo.train.parallel import processes
 from mpqyolo.train.recipe import Recipe
 from mpqyolo.train.recipe_file import load_recipe, run_recipe
-from mpqyolo.train.run import Run, load_data
+from mpqyolo.train.run import Run
 
 
 class Notes(Reporter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -114,12 +115,30 @@ def test_only_what_turns_back_and_forth_is_held() -> None:
         with torch.no_grad():
             parameter[0] = 0.6 if step % 2 else 0.4  # turns back at every step
             parameter[2] = 0.4 + step  # moves on, always upwards
-        watch.update(threshold=0.03)
+        watch.update(0.03, {"a"})
     assert watch.held() == pytest.approx(1 / 3)
     assert parameter[0].item() == 1.0 and parameter[2].item() == pytest.approx(11.4)
     coder.scale = 1.5
-    watch.update(threshold=0.03)
+    watch.update(0.03, {"a"})
     assert parameter[0].item() == 1.5  # what is held is the code
+    with torch.no_grad():
+        parameter[0] = 0.4
+    watch.update(0.03, ())
+    assert parameter[0].item() == pytest.approx(0.4)  # a layer that is not named is left alone
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    """And what was there is whole."""
+    file = tmp_path / "x.safetensors"
+    checkpoint.save_tensors(file, {"a": torch.ones(3)}, {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"x\.safetensors: cannot be written: .*make room") as fault:
+            checkpoint.save_tensors(file, {"a": torch.ones(10_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(fault.value) and torch.equal(checkpoint.load_tensors(file)[0]["a"], torch.ones(3))
 
 
 def test_curves_and_csv(tmp_path: Path) -> None:
@@ -128,7 +147,7 @@ def test_curves_and_csv(tmp_path: Path) -> None:
         {"epoch": 2, "stage": "end", "loss": 1.0, "lr": 0.1, "map": 0.5, "distil_box": 0.25},
     ]
     curves.write_csv(tmp_path / "r.csv", rows)
-    curves.draw_curves(tmp_path / "r.png", rows, [("float", 0.0), ("end", 1.0)])
+    curves.draw_curves(tmp_path / "r.png", rows, [("float", 0.0), ("$end_$", 1.0)])  # a name is no formula
     lines = (tmp_path / "r.csv").read_text().splitlines()
     assert lines == ["epoch,stage,loss,lr,map,distil_box", "1,float,2,0.1,,", "2,end,1,0.1,0.5,0.25"]
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
@@ -141,6 +160,13 @@ def test_a_broken_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as fault:
             checkpoint.load_tensors(checkpoint.find(path))
         assert "\n" not in str(fault.value) and str(tmp_path) in str(fault.value)
+
+
+def test_a_stage_may_have_brackets_in_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = log.TerminalReporter()
+    reporter.begin(1, 0, 16, float)
+    reporter.step(1, "[/w1]", 1.0, None)
+    assert "[/w1]: step 1/1" in capsys.readouterr().err
 
 
 def test_time_left_counts_pixels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

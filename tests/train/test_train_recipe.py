@@ -53,6 +53,12 @@ def test_carried_recipes_have_equal_budgets(name: str) -> None:
         ("epochs = = 3", ["not TOML", "line 1"]),
         ("[optimiser]\nkind = 'sgd'\nlr = 0.01", ["the defaults are AdamW's", "weight_decay=5e-4"]),
         ("base = 'nothing'", ["no recipe 'nothing'", "pnq"]),
+        ("base = ['pnq']", ["mine.toml: base must be", "['pnq']"]),
+        ("base = 3", ["mine.toml: base must be"]),
+        ("[optimiser]\nlr = inf", ["optimiser.lr", "finite"]),
+        ("seed = 18446744073709551616", ["seed", "less than"]),
+        ("grow = [[0.1, 224], [0.2, 160]]", ["shares and sides must grow"]),
+        ("grow = [[0.1, 640]]", ["grow: 640 px are more than image_size, 320 px"]),
     ],
 )
 def test_a_wrong_recipe_is_one_clear_line(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -77,12 +83,31 @@ def test_base_and_overrides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["nonsense", "heads.share=1", "epochs.x=1", "optimiser.lrr=1", "float.shares=1", "epochs=many"]
+    "override", ["nonsense", "heads.share=1", "epochs.x=1", "optimiser.lrr=1", "float.shares=1", "epochs=many", "float.share=inf"]
 )
 def test_a_wrong_override_is_one_clear_line(override: str) -> None:
     with pytest.raises(ConfigError) as fault:
         load_recipe("pnq", [override])
     assert "\n" not in str(fault.value) and override.partition("=")[0].split(".")[-1] in str(fault.value)
+
+
+def test_stages_that_an_override_has_spoiled() -> None:
+    for stages in ("3", "[3]"):
+        with pytest.raises(ConfigError, match="stages must be a list of tables"):
+            load_recipe("pnq", [f"stages={stages}", "float.lr=0.5"])
+
+
+def test_a_base_lies_beside_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "below.toml").write_text("base = 'pnq'\nepochs = 7")
+    (tmp_path / "mine.toml").write_text("base = 'below.toml'\nseed = 3")
+    recipe = load_recipe(tmp_path / "mine.toml")
+    assert (recipe.epochs, recipe.seed) == (7, 3)
+
+
+def test_lengths_that_add_up_but_for_rounding() -> None:
+    stages = ", ".join(f"{{name = '{name}', epochs = {epochs}}}" for name, epochs in (("a", 0.7), ("b", 0.2), ("c", 0.1)))
+    assert 0.7 + 0.2 + 0.1 != 1
+    assert len(load_recipe("float", [f"stages=[{stages}]", "epochs=1"]).stages) == 3
 
 
 def test_a_key_that_is_nearly_right_is_proposed() -> None:
@@ -116,6 +141,8 @@ def test_inputs_grow() -> None:
     recipe = load_recipe("float", ["grow=[[0.5, 160], [0.75, 224]]", "epochs=8", "image_size=320"])
     assert [recipe.side(epoch) for epoch in range(8)] == [160] * 4 + [224] * 2 + [320] * 2
     assert load_recipe("float", ["epochs=3"]).side(0) == 320
+    short = load_recipe("float", ["grow=[[0.5, 160]]", "epochs=1"])
+    assert short.side(0) == 320  # the last epoch is at full size, however few there are
     for wrong in ("[[0.5, 100]]", "[[1.5, 160]]", "[[0.5, 224], [0.4, 160]]"):
         with pytest.raises(ConfigError, match="grow"):
             load_recipe("float", [f"grow={wrong}"])

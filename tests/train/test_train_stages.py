@@ -115,6 +115,13 @@ def test_rate() -> None:
     assert plan.lr(500) == pytest.approx(0.5 / 21) and plan.lr(520) == 0.5 and plan.lr(999) == pytest.approx(0.05, abs=1e-3)
 
 
+def test_a_warm_up_of_few_steps_takes_ten() -> None:
+    short = plan_of("float", "optimiser.warmup_epochs=2", "epochs=200", steps_per_epoch=1)
+    assert short.lr(0) == pytest.approx(1 / 11) and short.lr(10) == 1
+    assert plan_of("float", "optimiser.warmup_epochs=0", "epochs=200", steps_per_epoch=1).lr(0) == 1
+    assert plan_of("float", "optimiser.warmup_epochs=2", "epochs=20", steps_per_epoch=1).lr(2) == 1  # a tenth of all at most
+
+
 @pytest.mark.parametrize("name", [name for name in names() if name != "float"])
 def test_carried_recipes_quantise_everything(name: str) -> None:
     plan_of(name).check(SLOTS)
@@ -123,6 +130,17 @@ def test_carried_recipes_quantise_everything(name: str) -> None:
 def test_a_layer_that_would_stay_float_is_named() -> None:
     with pytest.raises(ConfigError, match=r"weight of layer 'stem.conv' to the 8 bits"):
         plan_of("float").check(SLOTS)
+
+
+def test_what_a_stage_names_must_be_there() -> None:
+    for layers in ("backbon", "backbone.9*"):
+        plan = plan_of("pnq", f"maps.quantise=[{{layers = '{layers}'}}]")
+        with pytest.raises(
+            ConfigError, match=rf"stage 'maps': '{layers}' matches no layer .* begin with: .*backbone\.0".replace("9*", r"9\*")
+        ):
+            plan.check(SLOTS)
+        plan.check([])  # a policy without bits
+    plan_of("pnq", "maps.quantise=[{layers = 'backbone.1*'}]").check(SLOTS)
 
 
 @settings(deadline=None, max_examples=50)

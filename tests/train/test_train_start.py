@@ -10,8 +10,11 @@ import torch
 from mpqyolo.core.errors import CheckpointError
 from mpqyolo.detector.yolov5 import YOLOv5
 from mpqyolo.quantize.apply import handles
-from mpqyolo.train.checkpoint import BEST, make_model, save_tensors
+from mpqyolo.train.checkpoint import BEST, load_tensors, make_model, save_tensors
+from mpqyolo.train.ema import batch_norms, reestimate_bn
+from mpqyolo.train.parallel import Ranks
 from mpqyolo.train.recipe_file import load_recipe, save_recipe
+from mpqyolo.train.run import Run
 from mpqyolo.train.start import fit_start, load_start
 
 
@@ -83,6 +86,35 @@ def trained(path: Path, policy: str, ste: str = "lsq") -> None:
         handle.quantiser.set_strength(1)
     model(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
     save_tensors(path / BEST, model.state_dict(), {})
+
+
+def test_one_class_for_another_leaves_the_scales_of_its_weights(tmp_path: Path) -> None:
+    """A scale for all is one row, too, but no class's."""
+    (tmp_path / "checkpoints").mkdir()
+    trained(tmp_path, "default")
+    theirs = load_tensors(tmp_path / BEST)[0]
+    recipe = load_recipe("direct", (f"start={tmp_path}", "model.classes=['b']"))
+    model = make_model(recipe.model)
+    fresh = model.predict.logit[0].weight.clone()
+    load_start(model, recipe)
+    name = "predict.logit.0.weight_quantiser.log_ratio"
+    assert torch.equal(model.get_parameter(name), theirs[name]) and float(theirs[name]) != 0
+    assert torch.equal(model.predict.logit[0].weight, fresh)
+
+
+def test_statistics_that_stay_frozen_are_those_of_the_quantised_network(squares: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    trained(tmp_path, "default")
+    recipe = load_recipe(
+        "direct", (f"start={tmp_path}", "quantised.freeze_bn=true", "image_size=64"), data={"path": str(squares)}
+    )
+    run = Run(recipe, tmp_path / "run", Ranks())
+    run.fit_start()
+    assert not any(float(handle.quantiser.strength) for handle in handles(run.ema.model))  # it may have to teach
+    found = [layer.running_var.clone() for layer in batch_norms(run.model)]
+    run.configure()
+    reestimate_bn(run.model, run.clean_batches())
+    assert all(torch.equal(a, b.running_var) for a, b in zip(found, batch_norms(run.model), strict=True))
 
 
 def test_quantisers_keep_the_bits_of_their_own_policy(tmp_path: Path) -> None:

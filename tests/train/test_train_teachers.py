@@ -220,6 +220,11 @@ def test_carried_descriptions() -> None:
         ("[inputs]\n[output]\nkind = 'boxes'", ["'inputs'", "do you mean 'input'"]),
         ("[output]\nkind = 'anchors'", ["output.kind", "distribution"]),
         ("strides = 8", ["strides"]),
+        ("strides = []\n[output]\nkind = 'distribution'", ["strides"]),
+        ("strides = [0, 16, 32]\n[output]\nkind = 'distribution'", ["strides.0", "1"]),
+        ("[input]\nstd = [0, 1, 1]\n[output]\nkind = 'distribution'", ["input.std.0", "greater than 0"]),
+        ("[input]\nmean = [nan, 1, 1]\n[output]\nkind = 'distribution'", ["input.mean.0", "finite"]),
+        ("[input]\nsize = [0, 64]\n[output]\nkind = 'distribution'", ["input.size.0", "1"]),
         ("[output", ["not TOML"]),
         ("[output]\nkind = 'objectness'", ["[84, 23]", "objectness", "3 classes at 84 cells"]),
         ("[output]\nkind = 'boxes'", ["23 columns"]),
@@ -233,6 +238,15 @@ def test_a_wrong_description_is_one_clear_line(tmp_path: Path, text: str, words:
     with pytest.raises(ConfigError) as fault:
         open_(describe(tmp_path, text))
     assert "\n" not in str(fault.value) and all(word in str(fault.value) for word in words), str(fault.value)
+
+
+def test_outputs_that_are_no_levels_of_one_sort(tmp_path: Path) -> None:
+    make_detector(tmp_path / "it.onnx", [np.ones((channels, 4)) for channels in (3, 3, 20)], STRIDES, SIDE)
+    with pytest.raises(ConfigError, match=r"outputs \[0, 1, 2\] are \[64, 3\], \[16, 3\], \[4, 20\], so they are not levels"):
+        open_(describe(tmp_path, "[output]\nkind = 'distribution'\nscores = [0, 1, 2]"))
+    make_boxes(tmp_path / "it.onnx", np.ones((1, 6)), SIDE)
+    with pytest.raises(ConfigError, match=r"output 'mean' is \[1\], and no rows"):
+        open_(describe(tmp_path, "[output]\nkind = 'boxes'\nscores = ['mean']"))
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:

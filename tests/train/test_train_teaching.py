@@ -19,10 +19,11 @@ from mpqyolo.data.loader import Batch
 from mpqyolo.detector.yolov5 import YOLOv5
 from mpqyolo.train import loop
 from mpqyolo.train.checkpoint import BEST, LAST, load_checkpoint, load_tensors
+from mpqyolo.train.inputs import load_data
 from mpqyolo.train.log import Reporter
 from mpqyolo.train.parallel import Ranks
 from mpqyolo.train.recipe_file import load_recipe, run_recipe
-from mpqyolo.train.run import Run, load_data
+from mpqyolo.train.run import Run
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -53,7 +53,7 @@ def make_detector(
 
 
 def make_boxes(path: Path, rows: np.ndarray, side: int) -> Path:
-    """An ONNX file that finds the same rows (n, 6) in every image."""
+    """An ONNX file that finds the same rows (n, 6) in every image; a second output is the image's mean, (1,)."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -67,8 +67,8 @@ def make_boxes(path: Path, rows: np.ndarray, side: int) -> Path:
         numpy_helper.from_array(np.zeros(1, np.float32), "nothing"),
     ]
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, side, side])
-    found = helper.make_tensor_value_info("found", TensorProto.FLOAT, None)
-    graph = helper.make_graph(nodes, "made up", [image], [found], constants)
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("found", "mean")]
+    graph = helper.make_graph(nodes, "made up", [image], outputs, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     return path
 

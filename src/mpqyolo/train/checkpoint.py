@@ -27,10 +27,16 @@ _RECORD = "mpqyolo"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON record into one safetensors file, atomically."""
+    """Write tensors and a JSON record into one safetensors file, atomically. Raises CheckpointError if the disk refuses."""
     part = part_of(path)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(plain, part, metadata={_RECORD: json.dumps(record)})
+    try:
+        save_file(plain, part, metadata={_RECORD: json.dumps(record)})
+    except (SafetensorError, OSError) as error:
+        fault = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: cannot be written: {fault}; what was there is still whole: make room, then go on"
+        ) from None
     part.chmod(0o644)  # safetensors lets nobody else read it
     settle(path)
 
@@ -89,8 +95,8 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, Recipe]:
     Of a checkpoint to resume from, the averaged weights are taken. Raises CheckpointError.
     """
     file = find(path)
-    recipe = run_recipe(path)
     tensors = model_tensors(load_tensors(file)[0])
+    recipe = run_recipe(path)
     model = make_model(recipe.model)
     load_exactly(model, tensors, file)
     return model.eval(), recipe

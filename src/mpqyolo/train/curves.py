@@ -49,7 +49,7 @@ def draw_curves(path: Path, rows: Sequence[Row], stages: Sequence[tuple[str, flo
             if 0 < epoch <= last:
                 axis.axvline(epoch, color="grey", linestyle=":", linewidth=1)
             if epoch <= last:
-                place = {"transform": axis.get_xaxis_transform(), "rotation": 90, "va": "top"}
+                place = {"transform": axis.get_xaxis_transform(), "rotation": 90, "va": "top", "parse_math": False}
                 axis.text(epoch, 1.0, f" {name}", fontsize=7, color="grey", **place).set_in_layout(False)
     figure.savefig(part_of(path), format="png", dpi=100)
     settle(path)

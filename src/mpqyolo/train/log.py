@@ -42,9 +42,9 @@ class TerminalReporter(Reporter):
         self.console = Console(file=sys.stderr, highlight=False)
         self.live = self.console.is_terminal
         self.bar = Progress(
-            TextColumn("{task.fields[stage]}"),
+            TextColumn("{task.fields[stage]}", markup=False),  # a name may hold brackets
             BarColumn(),
-            TextColumn("{task.percentage:5.1f} %  {task.fields[text]}"),
+            TextColumn("{task.percentage:5.1f} %  {task.fields[text]}", markup=False),
             console=self.console,
             transient=True,
             disable=not self.live,
@@ -76,7 +76,7 @@ class TerminalReporter(Reporter):
             self.bar.update(self.task, completed=step, stage=stage, text=text)
         elif now - self.spoke > _PLAIN_EVERY or step == self.steps:
             self.spoke = now
-            self.console.print(f"{stage}: step {step}/{self.steps}  {text}", soft_wrap=True)
+            self.say(f"{stage}: step {step}/{self.steps}  {text}")
 
     def evaluating(self, done: int, total: int) -> None:
         if self.paused is None:

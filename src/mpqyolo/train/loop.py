@@ -27,7 +27,7 @@ from mpqyolo.train.log import Reporter, TerminalReporter
 from mpqyolo.train.optim import set_rate
 from mpqyolo.train.parallel import average, from_first, processes
 from mpqyolo.train.recipe import Recipe
-from mpqyolo.train.recipe_file import RUN_FILE, run_recipe, save_recipe
+from mpqyolo.train.recipe_file import RUN_FILE, differs, placed, run_recipe, save_recipe
 from mpqyolo.train.run import Exact, Run
 from mpqyolo.train.stages import Stage
 from mpqyolo.train.teachers.lesson import Lesson
@@ -80,7 +80,7 @@ def train(
             save_recipe(out, run.recipe)
             for note in run.notes:
                 report.say(note)
-            if resume and asked is not None and _but_for_results(asked) != _but_for_results(recipe):
+            if resume and differs(asked or recipe, recipe, from_):
                 report.say(f"going on by {out / RUN_FILE}: a run keeps its recipe, other options given now do not count")
             if resumed:
                 report.say(f"resuming {out} at epoch {run.position.epoch + 1}, step {run.position.step} of {run.plan.steps}")
@@ -102,12 +102,7 @@ def _settled(recipe: Recipe | None, out: Path, resume: bool, from_: Path | str |
         return run_recipe(out)
     if resume or recipe is None:
         raise ConfigError(f"{out}: no {RUN_FILE} in it, so there is no run to resume")
-    return recipe.model_copy(update={"start": str(from_)}) if from_ else recipe
-
-
-def _but_for_results(recipe: Recipe) -> Recipe:
-    """The recipe without what a run fills in by itself."""
-    return recipe.model_copy(update={"start": "", "model": recipe.model.model_copy(update={"classes": ()})})
+    return placed(recipe, from_)
 
 
 class _Loop:
@@ -159,7 +154,7 @@ class _Loop:
         run.scaler.step(run.optimiser)
         run.scaler.update()
         if stage.freeze_oscillating:
-            run.oscillation.update(stage.freeze_oscillating)
+            run.hold_oscillating(stage.freeze_oscillating)
         run.ema.update(recipe.ema_decay if stage.ema_decay is None else stage.ema_decay, fresh)
 
         position.step += 1
@@ -250,7 +245,7 @@ class _Loop:
     def _evaluate(self, epoch: int, last: int) -> dict[str, float]:
         """Scores of the averaged weights; in the final stage also: are they the best, and is it time to give up?"""
         run, position = self.run, self.run.position
-        grown = run.recipe.side(epoch - 1) == run.recipe.image_size or epoch == run.recipe.epochs
+        grown = run.recipe.side(epoch - 1) == run.recipe.image_size
         final = grown and run.plan.final(run.slots, last)
         scores: dict[str, float] = {}
         if run.ranks.first:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -30,8 +30,9 @@ class Weight(NamedTuple):
 class Oscillation:
     """Counts, for every quantised weight, how often its code turns back; holds those that do so too often.
 
-    frequency = (1 - m) * frequency + m * [the code changed against its last change]. A weight above the threshold is held, to
-    the end, at the code of its average, where it mostly was: its value moves with the scale. `state` is flat, for the checkpoint.
+    frequency = (1 - m) * frequency + m * [the code changed against its last change]. A weight above the threshold is held, as
+    long as `update` is called, at the code of its average, where it mostly was: its value moves with the scale. `state` is flat,
+    for the checkpoint.
     """
 
     def __init__(self, weights: Mapping[str, Weight]) -> None:
@@ -39,9 +40,11 @@ class Oscillation:
         self.state: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def update(self, threshold: float) -> None:
-        """Count and hold, after an optimiser step."""
+    def update(self, threshold: float, names: Collection[str]) -> None:
+        """Count and hold the weights so named, after an optimiser step. Their bits must not change: codes would."""
         for name, (parameter, average, quantiser) in self.weights.items():
+            if name not in names:
+                continue
             code = quantiser.codes(parameter).to(torch.int16)
             if f"{name}/code" not in self.state:
                 self._begin(name, parameter, code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -16,7 +17,7 @@ Kind = Literal["weight", "latent", "norm", "scale"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelPart(_Part):
@@ -49,7 +50,8 @@ class DataPart(_Part):
 
 
 class OptimiserPart(_Part):
-    """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum; cosine from `lr` to `lr * lr_end` after a linear warm-up.
+    """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum; cosine from `lr` to `lr * lr_end` after a linear warm-up
+    (of `warmup_epochs`, but never of a few steps alone: train/stages.py).
 
     lr 0: what suits the network (`Recipe.rate`) with AdamW; SGD has to be told its own. Weight decay touches only plain weights.
     Quantiser scales, by their logarithm, learn at `lr * scale_lr`, weights that become 1-bit at `lr * latent_lr`.
@@ -80,7 +82,7 @@ class LossPart(_Part):
 
 
 class EvaluatePart(_Part):
-    """When to evaluate and when to give up: `patience` evaluations of the final stage without a better mAP; 0: never.
+    """When to evaluate and when to give up: `patience` evaluations at the final bits without a better mAP; 0: never.
 
     `bn_batches` training batches (mosaic off) re-estimate the statistics of batch norm before each evaluation.
     """
@@ -129,8 +131,9 @@ class Stage(_Part):
     """One stage of the way from float to quantised. What earlier stages quantised stays so.
 
     share: of the epochs that stages with absolute `epochs` leave. restart: warm-up and cosine begin anew. ramp: the stage's
-    layers are blended one after the other over the first `ramp_share` of it. freeze_oscillating: weights whose code turns back
-    more often than this (share of steps) are held (train/oscillation.py); 0: none. train: the kinds of parameters that learn.
+    layers are blended one after the other over the first `ramp_share` of it. freeze_oscillating: in layers that have their final
+    bits, weights whose code turns back more often than this (share of steps) are held while the stage lasts
+    (train/oscillation.py); 0: none. train: the kinds of parameters that learn.
     """
 
     name: str
@@ -148,6 +151,11 @@ class Stage(_Part):
     reestimate_bn: bool = True
     ema_decay: float | None = Field(default=None, ge=0, lt=1)  # instead of the recipe's
 
+    @property
+    def empty(self) -> bool:
+        """Whether it gets no step: a stage that is left out."""
+        return not (self.share or self.epochs)
+
 
 class Recipe(_Part):
     """A whole run. `start` is what `--from` names. `batch` is the sum over all processes.
@@ -164,7 +172,7 @@ class Recipe(_Part):
     epochs: int = Field(default=100, ge=1)
     batch: int = Field(default=16, ge=1)
     mosaic_off_epochs: int | None = Field(default=None, ge=0)  # None: 15 % of the epochs
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)  # what torch takes
     amp: bool = True  # mixed precision in training where there is CUDA, or a CPU that multiplies bfloat16; never in evaluation
     device: str = "auto"
     start: str = ""
@@ -210,7 +218,8 @@ class Recipe(_Part):
 
     def side(self, epoch: int) -> int:
         """Side of the training input in this epoch (from 0), px."""
-        return next((side for share, side in self.grow if epoch < share * self.epochs), self.image_size)
+        last = self.epochs - 1  # at full size, however few epochs there are
+        return next((side for share, side in self.grow if epoch < min(share * self.epochs, last)), self.image_size)
 
     def share(self, epochs: float) -> float:
         """How much of the work, 0..1, is done after this many epochs: an epoch's work goes with the pixels of its images."""
@@ -228,9 +237,17 @@ class Recipe(_Part):
         for share, side in steps:
             if not 0 < share < 1 or side < 32 or side % 32:
                 raise ValueError(f"[{share:g}, {side}]: a share lies between 0 and 1, a side is a multiple of 32")
-        if list(steps) != sorted(steps):
+        if any(later[0] < share or later[1] < side for (share, side), later in pairwise(steps)):
             raise ValueError("shares and sides must grow")
         return steps
+
+    @model_validator(mode="after")
+    def _grow_ends(self) -> Recipe:
+        if self.grow and self.grow[-1][1] > self.image_size:
+            raise ValueError(
+                f"grow: {self.grow[-1][1]} px are more than image_size, {self.image_size} px; say smaller sides, or grow=[]"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
@@ -241,11 +258,11 @@ class Recipe(_Part):
             raise ValueError(f"stages: names must differ, got {', '.join(names)}")
         if clash := set(names) & set(Recipe.model_fields):
             raise ValueError(f"stages: '{clash.pop()}' is a key of the recipe; name the stage otherwise")
-        fixed = sum(stage.epochs for stage in self.stages)
+        fixed = math.fsum(stage.epochs for stage in self.stages)
         shares = any(stage.share for stage in self.stages)
         if any(stage.epochs and stage.share for stage in self.stages):
             raise ValueError("stages: a stage has either share or epochs, not both")
-        if fixed > self.epochs or (not shares and fixed != self.epochs):
+        if fixed > self.epochs + 1e-6 or (not shares and fixed < self.epochs - 1e-6):
             raise ValueError(f"stages: they take {fixed:g} of {self.epochs} epochs; change epochs, or give a stage a share")
         return self
 

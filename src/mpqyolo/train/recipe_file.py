@@ -14,6 +14,7 @@ from mpqyolo.core.errors import CheckpointError, ConfigError
 from mpqyolo.train import toml
 from mpqyolo.train.files import write_text
 from mpqyolo.train.recipe import Quantise, Recipe, Stage, guess
+from mpqyolo.train.teachers.description import carried
 
 RECIPES = Path(__file__).parent / "recipes"
 RUN_FILE = "run.toml"
@@ -27,6 +28,7 @@ def names() -> tuple[str, ...]:
 def load_recipe(source: str | Path = "pnq", overrides: Iterable[str] = (), **sections: Any) -> Recipe:
     """Read a recipe: a carried one by name, or a TOML file, which may say `base = "pnq"` and change only some keys.
 
+    base is a carried name, or a file from the folder of the one that says it, or else from where the program runs.
     overrides: `key=value`, `section.key=value` or `stage.key=value`, the value in TOML (bare words are strings).
     sections: what the command line decides, e.g. `epochs=10, model={"size": "s"}`; they lie between file and overrides.
     Raises ConfigError that names file, key, and the keys that are known.
@@ -60,6 +62,29 @@ def run_recipe(path: Path | str) -> Recipe:
     raise CheckpointError(f"{path}: no {RUN_FILE} beside it or above it, so nothing says what network its weights belong to")
 
 
+def placed(recipe: Recipe, from_: Path | str | None = None) -> Recipe:
+    """The recipe with what it starts from, and with absolute paths, so that its run can be resumed from anywhere."""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+    data, teacher = recipe.data, recipe.teacher
+    model = teacher.model if teacher.model in carried() else absolute(teacher.model)
+    places: dict[str, Any] = {"start": absolute(str(from_ or recipe.start))}
+    places["data"] = data.model_copy(update={"path": absolute(data.path), "unlabelled": absolute(data.unlabelled)})
+    places["teacher"] = teacher.model_copy(update={"path": absolute(teacher.path), "model": model})
+    return recipe.model_copy(update=places)
+
+
+def differs(asked: Recipe, own: Recipe, from_: Path | str | None = None) -> bool:
+    """Whether a recipe given to go on is another than the run's own. What it leaves open is as the run has filled it in."""
+    asked, own = placed(asked, from_), placed(own)
+    filled: dict[str, Any] = {"start": asked.start or own.start}
+    filled["model"] = asked.model.model_copy(update={"classes": asked.model.classes or own.model.classes})
+    filled["optimiser"] = asked.optimiser.model_copy(update={"lr": asked.optimiser.lr or own.optimiser.lr})
+    return asked.model_copy(update=filled) != own
+
+
 def _read(source: str | Path, depth: int = 0) -> dict[str, Any]:
     path = RECIPES / f"{source}.toml" if str(source) in names() else Path(source)
     if not path.is_file():
@@ -72,9 +97,12 @@ def _read(source: str | Path, depth: int = 0) -> dict[str, Any]:
     if base is None:
         parse(tree, str(path))  # so that a fault is reported with the file that has it
         return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be a recipe's name or file in quotes, got {base!r}")
     if depth > 4:
         raise ConfigError(f"{path}: base leads in a circle")
-    merged = _merge(_read(base, depth + 1), tree)
+    beside = path.parent / base
+    merged = _merge(_read(beside if base not in names() and beside.is_file() else base, depth + 1), tree)
     parse(merged, str(path))
     return merged
 
@@ -96,7 +124,10 @@ def _override(tree: dict[str, Any], text: str) -> None:
     except tomllib.TOMLDecodeError:
         value = raw.strip()
     head, *path = key.strip().split(".")
-    stages = [dict(stage) for stage in tree.get("stages", ())]
+    listed = tree.get("stages", ())
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(stage, Mapping) for stage in listed):
+        raise ConfigError(f"stages must be a list of tables, got {listed!r}")  # what an earlier override made of them
+    stages = [dict(stage) for stage in listed]
     named = {str(stage.get("name")): stage for stage in stages}
     if path and head in named:
         node, tree["stages"] = named[head], stages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,18 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mpqyolo.core.errors import ConfigError, DataError, FileFormatError
+from mpqyolo.core.errors import CheckpointError, ConfigError, DataError
 from mpqyolo.data.augment import Augment
-from mpqyolo.data.formats import load
 from mpqyolo.data.loader import Loader
-from mpqyolo.data.sample import Dataset
 from mpqyolo.data.unlabelled import load_unlabelled
 from mpqyolo.detector.loss import DetectionLoss
-from mpqyolo.format.validate import check_classes
 from mpqyolo.quantize.apply import handles, parameter_kind
 from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.train import checkpoint
 from mpqyolo.train.ema import Ema, reestimate_bn
+from mpqyolo.train.inputs import check_batch, load_data, pick_device, small_batch
 from mpqyolo.train.optim import load_optimiser_state, make_optimiser, optimiser_state
 from mpqyolo.train.oscillation import Coder, Oscillation, Weight
 from mpqyolo.train.parallel import Ranks, copy_from_first
@@ -86,11 +85,11 @@ class Run:
             unlabelled=load_unlabelled(recipe.data.unlabelled, classes) if recipe.data.unlabelled else None,
             share=recipe.data.unlabelled_share,
         )
+        check_batch(self.loader, recipe)
         torch.manual_seed(recipe.seed)
         self.model = checkpoint.make_model(self.recipe.model)
         resumed = (out / checkpoint.LAST).is_file()  # then the weights come from there, and those it began with may be gone
         self.started = load_start(self.model, self.recipe) if recipe.start and not resumed else Started([], frozenset())
-        self.notes = self.started.notes
         self._place(self.model)
         copy_from_first(self.model, ranks)
         self.loss = DetectionLoss(len(classes), cast(Any, self.model).strides, recipe.loss.box, recipe.loss.score)
@@ -101,6 +100,7 @@ class Run:
         self.slots = list(self.quantisers)
         self.settings: dict[Slot, Setting] = {}
         self.plan.check(self.slots)
+        self._check_widths()
         self.kinds = parameter_kind(self.model)
         self.optimiser: Optimizer = make_optimiser(self.model, self.kinds, self.recipe.optimiser)
         self.ema = Ema(self.model)
@@ -114,14 +114,24 @@ class Run:
         if recipe.teacher.path and self.teaching is not None:
             self.teacher = open_teacher(recipe.teacher, classes, self._place, self.amp)
         self.learned = recipe.side((self.teaching - 1) // len(self.loader)) if self.teaching else recipe.image_size
-        self.notes = [*self.notes, *check_teaching(self.recipe, self.teacher), *self._silence()]
+        self.notes = [
+            *self.started.notes,
+            *small_batch(self.loader, recipe),
+            *check_teaching(self.recipe, self.teacher),
+            *self._silence(),
+        ]
         self.exact: Exact | None = None
         self.position = Position()
 
     def fit_start(self) -> None:
         """Before the first step of a run that starts from weights: thresholds and statistics are set from training photos."""
         if self.recipe.start:
+            if self.plan.stage(0).freeze_bn:  # what is frozen are the statistics of the network as it is quantised
+                self.configure()
             fit_start(self.model, self.started.fresh, self.clean_batches(self.recipe.side(0)))
+            for quantiser in chain(*self.quantisers.values()):
+                quantiser.set_strength(0.0)  # until the first step: it may have to teach as it is in float
+            self.settings = {}
             copy_from_first(self.model, self.ranks)
             self.ema.model.load_state_dict(self.model.state_dict())
 
@@ -147,6 +157,11 @@ class Run:
                     fresh |= {id(p) for p in quantiser.parameters()}
         self.settings = wanted
         return {name for name, p in self.model.named_parameters() if id(p) in fresh} if fresh else set()
+
+    def hold_oscillating(self, threshold: float) -> None:
+        """After an optimiser step: hold weights whose code keeps turning, in layers whose weights have their final bits."""
+        settled = {slot.layer for slot, now in self.settings.items() if slot.part == "weight" and now == Setting(1.0, slot.bits)}
+        self.oscillation.update(threshold, settled)
 
     def prepare_teacher(self) -> None:
         """At the first step that distils, without another teacher: this run's own network as it now is, averaged."""
@@ -190,7 +205,8 @@ class Run:
         checkpoint.save_tensors(self.out / checkpoint.LAST, tensors, {"position": asdict(self.position)})
 
     def restore(self) -> bool:
-        """Go back to the last checkpoint; False if the run was killed before its first."""
+        """Go back to the last checkpoint; False if the run was killed before its first. Raises CheckpointError, or DataError if
+        an epoch no longer has the steps that it had."""
         file = self.out / checkpoint.LAST
         if not file.is_file():
             return False
@@ -199,17 +215,36 @@ class Run:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
+        try:
+            self.position = Position(**record["position"])
+        except (KeyError, TypeError):
+            raise CheckpointError(f"{file}: does not say where the run stood; is it of another version of mpqyolo?") from None
+        steps, done = len(self.loader), self.position.batch
+        if self.position.step != self.position.epoch * steps + done or done > steps:
+            raise DataError(
+                f"{self.recipe.data.path}: an epoch takes {steps} steps now, other than when the run began, so it cannot go on "
+                f"to the same numbers; bring the photos back, or begin another run --from {self.out}"
+            )
         checkpoint.load_exactly(self.model, part("model/"), file)
         checkpoint.load_exactly(self.ema.model, part("ema/"), file)
         load_optimiser_state(self.optimiser, part("optimiser/"))
         self.oscillation.state = {name: tensor.to(self.device) for name, tensor in part("oscillation/").items()}
-        self.position = Position(**record["position"])
         self.ema.updates = self.position.ema_updates
         if self.position.scaler:
             self.scaler.load_state_dict(self.position.scaler)
         if self.position.step:
             self.settings = self.plan.settings(self.slots, self.position.step - 1)
         return True
+
+    def _check_widths(self) -> None:
+        """Raise ConfigError now, not hours from now, if a stage wants bits that a quantiser cannot have."""
+        for index, stage in enumerate(self.plan.stages):
+            for slot, setting in self.plan.settings(self.slots, self.plan.span(index)[1] - 1).items():
+                if any(setting.bits not in quantiser.widths for quantiser in self.quantisers[slot]):
+                    raise ConfigError(
+                        f"stage '{stage.name}': the {slot.part}s of layer '{slot.layer}' cannot have {setting.bits} bits; "
+                        "maps of a sign (model.switches.ste) have 1 alone"
+                    )
 
     def _oscillation(self) -> Oscillation:
         averages = dict(self.ema.model.named_parameters())
@@ -233,7 +268,7 @@ class Run:
 
     def _first_lesson(self) -> int | None:
         """First step that distils, or None. Raises ConfigError if there is then no float network to learn from."""
-        index = next((i for i, stage in enumerate(self.plan.stages) if self.recipe.listens(stage)), None)
+        index = next((i for i, s in enumerate(self.plan.stages) if self.recipe.listens(s) and not s.empty), None)
         if index is None:
             return None
         start, name = self.plan.starts[index], self.plan.stages[index].name
@@ -245,43 +280,3 @@ class Run:
                 f"stage '{name}' distils from an untrained network; put a float stage before it, or set teacher.path"
             )
         return start
-
-
-def load_data(recipe: Recipe) -> tuple[Dataset, Dataset]:
-    """Train and val split, with equal classes, and boxes in both. Raises DataError or ConfigError."""
-    path, names = recipe.data.path, (recipe.data.train, recipe.data.val)
-    if not path:
-        raise ConfigError("data.path is empty: say --data DATA")
-    train_set = load(path, names[0], recipe.model.classes or None)
-    try:
-        check_classes(train_set.classes)
-    except FileFormatError as fault:
-        raise DataError(f"{path}: {fault}: no packed file can hold that; rename it, or choose with --classes") from None
-    val_set = load(path, names[1], train_set.classes)
-    for name, found in zip(names, (train_set, val_set), strict=True):
-        if not found.has_boxes:
-            raise DataError(
-                f"{path}: split '{name}' has no box of {', '.join(train_set.classes)}; label some, or choose other classes"
-            )
-    if names[0] != names[1] and Path(path).suffix in (".json", ".txt") and Path(path).is_file():
-        raise ConfigError(
-            f"{path}: is one split, so scores would be those of the photos trained on; give the folder (or YAML file) that has "
-            f"'{names[0]}' and '{names[1]}', or say --set data.val={names[0]} if that is what you want"
-        )
-    return train_set, val_set
-
-
-def pick_device(name: str, ranks: Ranks) -> torch.device:
-    """ "auto": this process's GPU if there is one, else the CPU. Raises ConfigError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device '{name}' is unknown; use auto, cpu or cuda") from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"device '{name}': no CUDA here; use auto or cpu")
-        device = torch.device("cuda", ranks.local if device.index is None else device.index)
-        torch.cuda.set_device(device)
-    return device

@@ -13,6 +13,8 @@ from mpqyolo.core.bits import REGIONS
 from mpqyolo.core.errors import ConfigError
 from mpqyolo.train.recipe import Quantise, Recipe, Stage
 
+WARMUP_STEPS = 10  # AdamW's first steps are as long as any, whatever the gradient; an epoch of a tiny data set is one of them
+
 
 class Slot(NamedTuple):
     """A place where a quantiser sits: dotted layer name, "weight" or "activation", and the bits that the policy gives it."""
@@ -85,7 +87,17 @@ class Plan:
         return self.settings(slots, step) == self.settings(slots, self.steps)
 
     def check(self, slots: Sequence[Slot]) -> None:
-        """Raise ConfigError if a layer that the policy quantises would still be float, or wider, at the end."""
+        """Raise ConfigError if a layer that the policy quantises would still be float, or wider, at the end, or if what a stage
+        wants to quantise is the name of nothing."""
+        layers = list(dict.fromkeys(slot.layer for slot in slots))
+        for stage in self.stages if layers else ():  # a policy without bits has nothing to name
+            for rule in stage.quantise:
+                if rule.layers not in REGIONS and not fnmatch.filter(layers, rule.layers):
+                    known = ", ".join(dict.fromkeys(".".join(layer.split(".")[:2]) for layer in layers))
+                    raise ConfigError(
+                        f"stage '{stage.name}': '{rule.layers}' matches no layer that has bits; it may be one of "
+                        f"{', '.join(REGIONS)}, or a wildcard on names that begin with: {known}"
+                    )
         for slot, setting in self.settings(slots, self.steps).items():
             if setting != Setting(1.0, slot.bits):
                 raise ConfigError(
@@ -100,19 +112,21 @@ def make_plan(recipe: Recipe, steps_per_epoch: int) -> Plan:
     Raises ConfigError if a stage gets no step.
     """
     shares = sum(stage.share for stage in recipe.stages)
-    free = recipe.epochs - sum(stage.epochs for stage in recipe.stages)
+    free = max(0.0, recipe.epochs - math.fsum(stage.epochs for stage in recipe.stages))
     starts, edge = [], 0.0
     for stage in recipe.stages:
         starts.append(round(edge * steps_per_epoch))
         edge += stage.epochs or (free * stage.share / shares if shares else 0.0)
     steps = recipe.epochs * steps_per_epoch
     for stage, start, end in zip(recipe.stages, starts, [*starts[1:], steps], strict=True):
-        if start == end and (stage.share or stage.epochs):
+        if start == end and not stage.empty:
             raise ConfigError(
                 f"stage '{stage.name}' gets no step: {recipe.epochs} epochs of {steps_per_epoch} steps are too few; "
                 "give it more epochs, a larger share, or 0 to leave it out"
             )
     warmup = round(recipe.optimiser.warmup_epochs * steps_per_epoch)
+    if recipe.optimiser.warmup_epochs:
+        warmup = max(warmup, WARMUP_STEPS)
     return Plan(recipe.stages, tuple(starts), steps, warmup, recipe.optimiser.lr_end)
 
 

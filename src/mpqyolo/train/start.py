@@ -142,7 +142,8 @@ def _by_class(
     if tuple(old) == tuple(new):
         return result
     for name, tensor in tensors.items():
-        fits = name.startswith("predict.logit") and name in own and tensor.dim() > 0 and tensor.shape[1:] == own[name].shape[1:]
+        rowed = name.startswith("predict.logit.") and name.count(".") == 3  # the weight and the bias, not their quantisers
+        fits = rowed and name in own and tensor.dim() > 0 and tensor.shape[1:] == own[name].shape[1:]
         if fits and len(tensor) == len(old) and len(own[name]) == len(new):
             rows = own[name].clone().cpu()
             rows[known] = tensor[mapping[known]].to(rows.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,10 +13,12 @@ from mpqyolo.train.recipe import guess
 
 CARRIED = Path(__file__).parent
 Output = int | str  # an output of the file by its place or by its name
+Pixels = Annotated[int, Field(ge=1)]
+Spread = Annotated[float, Field(gt=0)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputPart(_Part):
@@ -26,10 +28,10 @@ class InputPart(_Part):
     resize: whether images are stretched to that size, or fitted into its upper left corner, the rest grey 114.
     """
 
-    size: tuple[int, int] | None = None
+    size: tuple[Pixels, Pixels] | None = None
     colour: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Spread, Spread, Spread] = (1.0, 1.0, 1.0)
     resize: Literal["stretch", "fit"] = "fit"
 
 
@@ -65,7 +67,7 @@ class Description(_Part):
 
     weights: str = ""
     classes: tuple[str, ...] | Literal["coco"] = "coco"
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[Pixels, ...] = Field(default=(8, 16, 32), min_length=1)
     input: InputPart = InputPart()
     output: OutputPart
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,8 +124,15 @@ class OnnxTeacher:
             found = self.session.run(wanted, {self.input: pixels.contiguous().numpy()})
         except Exception as fault:
             raise CheckpointError(f"{self.file}: ONNX Runtime cannot run it: {_short(fault)}") from None
-        values = iter([self._rows(value) for value in found])
-        return [torch.cat([next(values) for _ in group], 1) if group else torch.zeros(0) for group in groups]
+        rows = [self._rows(name, value) for name, value in zip(wanted, found, strict=True)]
+        joined = []
+        for group in groups:
+            mine, rows = rows[: len(group)], rows[len(group) :]
+            if len({part.shape[::2] for part in mine}) > 1:
+                shapes = ", ".join(str(list(part.shape[1:])) for part in mine)
+                raise ConfigError(f"{self.file}: outputs {list(group)} are {shapes}, so they are not levels of one sort")
+            joined.append(torch.cat(mine, 1) if mine else torch.zeros(0))
+        return joined
 
     def _name(self, output: Output, names: Sequence[str]) -> str:
         if isinstance(output, int) and 0 <= output < len(names):
@@ -133,7 +141,10 @@ class OnnxTeacher:
             return str(output)
         raise ConfigError(f"{self.file}: has no output {output!r}; it has {', '.join(names)}")
 
-    def _rows(self, value: np.ndarray) -> Tensor:
+    def _rows(self, name: str, value: Any) -> Tensor:
+        shape = getattr(value, "shape", ())
+        if len(shape) < 2 or not np.issubdtype(value.dtype, np.number):
+            raise ConfigError(f"{self.file}: output {name!r} is {list(shape)}, and no rows of numbers")
         rows = torch.from_numpy(np.asarray(value, np.float32))
         rows = rows[None] if rows.dim() == 2 else rows
         if self.about.output.channels_first:

@@ -66,11 +66,18 @@ def _described(part: TeacherPart, path: Path, classes: Sequence[str]) -> Teacher
 def check_teaching(recipe: Recipe, teacher: Teacher | None) -> list[str]:
     """Raise ConfigError if a teacher and the unlabelled photos have nothing to do with each other; return what to tell."""
     data, part = recipe.data, recipe.teacher
-    deaf = [stage.name for stage in recipe.stages if not recipe.listens(stage)]
-    if len(deaf) == len(recipe.stages):
+    stages = [stage for stage in recipe.stages if not stage.empty]
+    deaf = [stage.name for stage in stages if not recipe.listens(stage)]
+    idle = part.model and Path(part.path).suffix != ".onnx"
+    notes = (
+        [f"teacher.model = '{part.model}' has no effect: it describes an ONNX file, and teacher.path names none"] if idle else []
+    )
+    if len(deaf) == len(stages):
         if data.unlabelled:
             raise ConfigError("data.unlabelled: no stage learns from a teacher; say --teacher, or distil = true in a stage")
-        return [f"no stage listens to the teacher {part.path}; say teacher.always = true"] if part.path else []
+        return [*notes, *([f"no stage listens to the teacher {part.path}; say teacher.always = true"] if part.path else [])]
     if not data.unlabelled and (part.use == "boxes" or (teacher is not None and not teacher.dense)):
         raise ConfigError("a teacher's boxes are labels for photos that have none: say --unlabelled DIR, or take another teacher")
-    return [f"by labelled photos alone, without a teacher: {', '.join(deaf)}"] if data.unlabelled and deaf else []
+    if data.unlabelled and deaf:
+        notes.append(f"by labelled photos alone, without a teacher: {', '.join(deaf)}")
+    return notes
