@@ -8,7 +8,7 @@ from torch import nn
 from mpqyolo.core.boxes import iou_matrix
 from mpqyolo.detector.decode import Dense, TorchPredictor, decode, dense, suppress
 from mpqyolo.detector.maps import Maps
-from mpqyolo.detector.points import STRIDES
+from mpqyolo.detector.points import DISTANCE_LIMIT, STRIDES, decode_boxes
 
 
 def random_maps(seed: int, images: int = 2, classes: int = 3, shapes=((6, 8), (3, 4), (2, 2))) -> Maps:
@@ -59,6 +59,11 @@ def test_nan_and_nothing():
     maps.logit[1][1:], maps.logit[2][1:], maps.logit[0][1:] = -9, -9, -9
     first, second = decode(maps, min_score=0.3)
     assert len(first) > 0 and np.isfinite(first.score).all() and len(second) == 0 and second.xyxy.shape == (0, 4)
+    maps.distance[2][0, 1] = torch.nan  # of boxes that have good scores
+    maps.distance[1][0, :, 0, 0] = torch.inf
+    maps.logit[2][0], maps.logit[1][0] = 2, 2
+    first = decode(maps)[0]
+    assert len(first) > 0 and np.isfinite(first.xyxy).all()
     assert len(suppress(Dense(torch.zeros(1, 0, 4), torch.zeros(1, 0, 2)))[0]) == 0
 
 
@@ -85,6 +90,7 @@ class Bright(nn.Module):
 
 def test_predictor_brings_boxes_back_to_each_photo():
     model = Bright().train()
+    model.frozen = nn.BatchNorm2d(1).eval()
     photos, places = [], []
     for scale, (x, y) in ((1, (3, 5)), (2, (0, 7)), (1, (7, 0)), (4, (2, 2)), (1, (1, 1))):
         photo = np.zeros((64 * scale, 64 * scale, 3), np.uint8)
@@ -96,7 +102,7 @@ def test_predictor_brings_boxes_back_to_each_photo():
     photos.append(wide)
     places.append([16, 8, 24, 16])
     found = TorchPredictor(model, 64, min_score=0.01, batch=4, names=("cell",))(photos)
-    assert model.training and model.sizes == [4, 2]
+    assert model.training and not model.frozen.training and model.sizes == [4, 2]
     for detections, place, photo in zip(found, places, photos, strict=True):
         assert len(detections) == 1 and detections.names == ("cell",) and detections.size == photo.shape[1::-1]
         assert detections.score[0] > 0.9
@@ -109,3 +115,14 @@ def test_dense_keeps_the_order_of_levels_and_cells():
     result = dense(maps)
     assert result.box.shape == (2, 64, 4) and result.score.shape == (2, 64, 3)
     assert torch.equal(result.score[1, 48 + 4 + 1], maps.logit[1][1, :, 1, 1].sigmoid())
+
+
+@pytest.mark.parametrize("value", [6.0, 6.5, 100.0, 1e9, 1e30])
+def test_distances_end_at_their_limit(value):
+    """However far a logit is beyond it, with a gradient that finds back."""
+    logits = torch.tensor([[value, -value, value, -value]], requires_grad=True)
+    box = decode_boxes(logits, torch.tensor([[4.0, 4.0]]), torch.tensor([8.0]))
+    far, near = 8 * math.exp(DISTANCE_LIMIT), 8 * math.exp(-DISTANCE_LIMIT)
+    np.testing.assert_allclose(box[0].tolist(), [4 - far, 4 - near, 4 + far, 4 + near], rtol=1e-5)
+    (slope,) = torch.autograd.grad(box.sum(), logits)
+    np.testing.assert_allclose(slope[0].tolist(), [-far, -near, far, near], rtol=1e-5)

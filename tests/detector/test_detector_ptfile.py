@@ -4,6 +4,7 @@ import os
 import pickle
 import pickletools
 import sys
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import PosixPath
@@ -233,6 +234,68 @@ def test_one_part_of_the_file_cannot_be_a_thousand(tmp_path):
             file.filelist.append(again)
     with pytest.raises(CheckpointError, match="larger than the file"):
         read_pt(path)
+
+
+def text(value: str) -> bytes:
+    return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x04" + text("a\nb\x1b[31m") + text("c") + b"\x93)R.",
+        b"\x80\x04" + text("a" * 100_000) + text("c") + b"\x93)R.",
+        tensor_pickle(storage=STORAGE.replace(b"ctorch\nFloatStorage\n", text("torch") + text("Wild\nStorage") + b"\x93")),
+    ],
+)
+def test_a_refusal_is_one_short_line_whatever_the_file_calls_things(tmp_path, data):
+    with pytest.raises(CheckpointError, match="refused") as fault:
+        read_pt(archive(tmp_path / "a.pt", data))
+    assert str(fault.value).isprintable() and len(str(fault.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("stride", [float("inf"), float("nan"), -8.0, 1e30])
+def test_strides_that_no_level_can_have(tmp_path, stride):
+    tensor = tensor_pickle().removeprefix(b"\x80\x02}" + text("w")).removesuffix(b"s.")
+    parameters = text("_parameters") + b"}" + text("w") + tensor + b"s"
+    model = b"\x80\x02cmodels.yolo\nModel\n)\x81}(" + parameters + text("stride") + tensor + b"ub."
+    good = archive(tmp_path / "good.pt", model, np.float32([8, 16, 32, 64]).tobytes())
+    assert read_pt(good).strides == (8, 16, 32, 64)
+    with pytest.raises(CheckpointError, match="its strides are"):
+        read_pt(archive(tmp_path / "a.pt", model, np.float32([stride] * 4).tobytes()))
+
+
+def peak_bytes(work) -> int:
+    """What Python itself held at most; tensors are not in it."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("first", ["a", ""])
+def test_a_model_that_holds_itself_takes_no_memory(tmp_path, first):
+    """A dict of many names for itself: each step down would list them all again."""
+    entries = b"".join(text(name) + b"h\x01" for name in [first, *(f"{i:04x}" for i in range(5000))])
+    path = archive(tmp_path / "a.pt", b"\x80\x02}q\x01(" + entries + b"u.")
+
+    def refused() -> None:
+        with pytest.raises(CheckpointError, match="no end"):
+            read_pt(path)
+
+    assert peak_bytes(refused) < 30 << 20
+
+
+def test_numbers_that_many_tensors_share_are_refused(tmp_path):
+    """They are views here, but whoever makes float32 of them would need the memory a hundred times over."""
+    numbers = torch.zeros(50_000, dtype=torch.float16)
+    torch.save({f"w{k}": numbers for k in range(3)}, tmp_path / "a.pt")
+    assert len(read_pt(tmp_path / "a.pt").tensors) == 3
+    torch.save({f"w{k}": numbers for k in range(100)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="share their numbers"):
+        read_pt(tmp_path / "a.pt")
 
 
 def test_a_damaged_storage_is_noticed(tmp_path):

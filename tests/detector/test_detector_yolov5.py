@@ -156,7 +156,7 @@ def test_the_unit_factory_sees_every_convolution_of_its_region():
     assert Spy.calls == sum(shortcut for _, _, shortcut in seen) == 1 + 2 + 3 + 1
 
 
-def test_faults_are_one_line(tmp_path):
+def test_faults_are_one_line(tmp_path, monkeypatch):
     for arguments in (("q", 3), ("n", 3, "round"), ("n", 3, "anchor", "tanh")):
         with pytest.raises(ConfigError, match="known:"):
             YOLOv5(*arguments)
@@ -166,10 +166,18 @@ def test_faults_are_one_line(tmp_path):
     cases = {
         "head": {name: tensor for name, tensor in state.items() if ".24." not in name},
         "stem has 17 channels": state | {"model.0.conv.weight": torch.zeros(17, 3, 6, 6)},
+        "head of three levels": state | {"model.24.m.0.bias": torch.tensor(1.0)},
+        "head of three levels with": state | {"model.24.anchors": torch.ones(4, 3, 2)},
+        "stem has 0 channels": state | {"model.0.conv.weight": torch.tensor(1.0)},
+        r"stray\\x1b\\n does not fit": state | {"model.24.stray\x1b\n": torch.ones(1)},
         "does not fit": state | {"model.3.conv.weight": torch.zeros(64, 32, 5, 5)},
     }
     for reason, broken in cases.items():
         torch.save(broken, tmp_path / "a.pt")
         with pytest.raises(CheckpointError, match=reason) as fault:
             open_yolov5(tmp_path / "a.pt")
-        assert str(tmp_path) in str(fault.value) and "\n" not in str(fault.value)
+        assert str(tmp_path) in str(fault.value) and str(fault.value).isprintable()
+    torch.save(state | {"model.24.m.0.bias": torch.zeros(3 * (5 + 10**5))}, tmp_path / "a.pt")
+    monkeypatch.setattr(torch.nn.Module, "to_empty", lambda *_, **__: pytest.fail("took memory for a hundred thousand classes"))
+    with pytest.raises(CheckpointError, match=r"predict\.m\.0\.weight does not fit"):
+        open_yolov5(tmp_path / "a.pt")

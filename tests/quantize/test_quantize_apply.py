@@ -13,6 +13,7 @@ from mpqyolo.detector.model import build_model
 from mpqyolo.quantize import health
 from mpqyolo.quantize.apply import apply_policy, handles, parameter_kind
 from mpqyolo.quantize.layers import QuantConv2d
+from mpqyolo.quantize.quantiser import Quantiser
 
 TINY = {"stem": 8, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "neck": [8, 8, 8]}
 
@@ -55,6 +56,20 @@ def test_maps_that_meet_share_a_quantiser() -> None:
     assert len(alone) == len(meeting(trace(model)))
 
 
+def test_to_look_at_a_network_sets_no_scales() -> None:
+    """The blank image that a network is traced with is none of the tensors that scales are set from."""
+    model = tiny("w1a2").train()
+    quantisers = [m for m in model.modules() if isinstance(m, Quantiser)]
+    for quantiser in quantisers:
+        quantiser.set_strength(0.5)
+    model.stem.bn.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert handles(model) and parameter_kind(model)
+    assert not any(bool(quantiser.initialised) or quantiser._seen for quantiser in quantisers)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.training and model.stem.conv.training and not model.stem.bn.training
+
+
 def test_float_has_no_quantisers_and_odd_wishes_are_refused() -> None:
     assert handles(tiny("float")) == []
     model = build_model("mpq", "n", ["a"], **TINY)
@@ -68,6 +83,9 @@ def test_float_has_no_quantisers_and_odd_wishes_are_refused() -> None:
         apply_policy(model, policy("default").with_rules(("backbone*", Bits(3, 1))))
     with pytest.raises(ConfigError, match=r"model\.switches\.shift must be true or false"):
         tiny(shift="no")
+    for name in ("default", "w4a4"):  # the latter has no 1-bit map that would ask for it
+        with pytest.raises(ConfigError, match=r"model\.switches\.ste can be lsq, clip, .*, not 'straight'"):
+            tiny(name, ste="straight")
     model = build_model("mpq", "n", ["a"], **TINY)
     with pytest.raises(ConfigError, match="its activations are the neck's codes"):
         apply_policy(model, policy("default").with_rules(("predict*", Bits(8, 8))))

@@ -14,7 +14,7 @@ from torch.nn import functional
 from mpqyolo.core.errors import ConfigError
 from mpqyolo.quantize.binary import BinaryActivation, BinaryWeight
 from mpqyolo.quantize.layers import QuantConv2d
-from mpqyolo.quantize.lsq import Lsq, LsqActivation, LsqWeight, mse_scale
+from mpqyolo.quantize.lsq import SMALLEST_SCALE, Lsq, LsqActivation, LsqWeight, mse_scale
 
 
 def gradient(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -168,10 +168,15 @@ def test_a_map_goes_from_two_bits_to_one() -> None:
         BinaryActivation(4, "straight")
 
 
-def test_a_dead_map_gets_a_scale_all_the_same() -> None:
-    quantiser = LsqActivation(4)
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_map_that_begins_dead_can_live_later(bits: int) -> None:
+    """Its scale is neither one that health.py calls dead nor one that clips whatever comes."""
+    quantiser = LsqActivation(bits)
     quantiser.set_strength(1)
-    assert torch.isfinite(quantiser(torch.full((1, 1, 2, 2), -3.0))).all() and float(quantiser.scale.detach()) > 0
+    assert (quantiser(torch.full((1, 1, 2, 2), -3.0)) == 0).all() and bool(quantiser.initialised)
+    assert float(quantiser.scale.detach()) > SMALLEST_SCALE
+    x = torch.full((1, 1, 2, 2), 0.75)
+    assert (quantiser(x) > 0.5).all() and (gradient(quantiser, x) > 0).all()
 
 
 def test_bits_are_padded_with_minus_one() -> None:

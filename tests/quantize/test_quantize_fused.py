@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from mpqyolo.core.errors import ConfigError
 from mpqyolo.detector.blocks import RPReLU
+from mpqyolo.detector.model import build_model
 from mpqyolo.quantize import fused
 from mpqyolo.quantize.convolve import conv2d
 from mpqyolo.quantize.ste import STE_KINDS, BinariseActivation, BinariseWeight, LsqQuantise, Match, PoolRepeat, Tail
@@ -27,6 +29,18 @@ def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fused, "VERSION", fused.VERSION + 1)
     with pytest.raises(ConfigError, match="build it again"):
         fused._library.__wrapped__()
+
+
+def test_a_library_that_was_asked_for_and_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training would be slower without it, which nobody would notice."""
+    monkeypatch.setenv("MPQ_TRAIN_OPS", str(tmp_path / "ops.so"))
+    with pytest.raises(ConfigError, match=r"MPQ_TRAIN_OPS: there is no file .*ops\.so"):
+        fused._library.__wrapped__()
+    (tmp_path / "ops.so").write_text("no library")
+    with pytest.raises(ConfigError, match=r"ops\.so: cannot be loaded"):
+        fused._library.__wrapped__()
+    monkeypatch.setenv("MPQ_TRAIN_OPS", "none")
+    assert fused._library.__wrapped__() is None
 
 
 def both(monkeypatch: pytest.MonkeyPatch, work: Callable[..., Tensor], *inputs: Tensor) -> list[list[Tensor]]:
@@ -166,6 +180,23 @@ def test_pool(repeat: int, monkeypatch: pytest.MonkeyPatch) -> None:
         for dtype in (torch.float32, torch.bfloat16):
             (x,) = maps(shape, dtype)
             agree(both(monkeypatch, lambda x: PoolRepeat.apply(x, repeat), x), dtype)
+
+
+def test_maps_of_other_shapes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loops would read beyond the smaller one: of a detector that is given images of 60 pixels, for example."""
+    z, r = torch.zeros(2, 8, 4, 4), torch.zeros(2, 8, 3, 3)
+    numbers = [torch.zeros(8) for _ in range(3)]
+    act, norm = RPReLU(8), torch.nn.BatchNorm2d(8)
+    for work in (lambda: Tail.apply(z, r, *numbers), lambda: act(z, r, norm)):
+        with pytest.raises(ValueError, match=r"a map of shape \(2, 8, 3, 3\) cannot be added to one of \(2, 8, 4, 4\)"):
+            work()
+    for usable in (fused.usable, lambda _: False):
+        monkeypatch.setattr(fused, "usable", usable)
+        for shape in ((2, 8, 5, 4), (2, 8, 4, 5)):
+            with pytest.raises(ConfigError, match="sides are multiples of 32"):
+                PoolRepeat.apply(torch.zeros(shape), 1)
+        with pytest.raises(ConfigError, match="a map of 15x15 cannot be halved"):
+            build_model("mpq", "n", ["a"])(torch.zeros(1, 3, 60, 60, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(("times", "groups"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 4)])

@@ -38,6 +38,16 @@ def test_another_size_does_not_fit(published: tuple[Path, YOLOv5]) -> None:
         load_start(make_model(recipe.model), recipe)
 
 
+def test_a_head_that_is_none_is_left_out(tmp_path: Path) -> None:
+    recipe = load_recipe("float", ("model.family=yolov5", "model.classes=['blue']"))
+    model = make_model(recipe.model)
+    body = {f"model.0.{key.removeprefix('stem.')}": value for key, value in model.state_dict().items() if key.startswith("stem.")}
+    deep = {f"model.1.{key}": value for key, value in model.backbone.down2.state_dict().items()}
+    torch.save(body | deep | {"model.24.m.0.bias": torch.tensor(1.0)}, tmp_path / "a.pt")
+    started = load_start(model, recipe.model_copy(update={"start": str(tmp_path / "a.pt")}))
+    assert started.notes[0].endswith(f"{len(body | deep)} of {len(model.state_dict())} tensors taken")
+
+
 def test_maps_keep_what_silu_gives_below_zero(published: tuple[Path, YOLOv5]) -> None:
     """What a quantiser's ReLU would cut off: its shift begins where a channel's values begin, layer by layer."""
     recipe = load_recipe("tuned", (f"start={published[0]}", "model.family=paper", "model.policy=w1a4", "model.classes=['red']"))

@@ -17,6 +17,7 @@ from mpqyolo.core.errors import ConfigError
 from mpqyolo.detector.blocks import CodeConv, Pixels, Predict, StreamConv, ToCode
 from mpqyolo.detector.blocks_common import Concat, MaxPool, Upsample2
 from mpqyolo.detector.maps import Maps
+from mpqyolo.detector.modes import evaluating, unquantised
 
 LAYERS = (Pixels, StreamConv, CodeConv, ToCode, Predict, Concat, MaxPool, Upsample2)
 
@@ -50,7 +51,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def trace(model: nn.Module, side: int = 64) -> Calls:
-    """Run the model once on a blank image and write down its calls. Its modes and statistics stay as they are.
+    """Run the model once on a blank image and write down its calls. Its modes, statistics and scales stay as they are.
 
     Raises ConfigError if a layer reads a value that no known layer made: such a network cannot be packed.
     """
@@ -74,13 +75,10 @@ def trace(model: nn.Module, side: int = 64) -> Calls:
         return hook
 
     hooks = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if isinstance(m, LAYERS)]
-    modes = {m: m.training for m in model.modules()}
-    model.eval()
     try:
-        maps = model(image)
+        with evaluating(model), unquantised(model):
+            maps = model(image)
     finally:
-        for m, training in modes.items():
-            m.training = training
         for hook in hooks:
             hook.remove()
     if not isinstance(maps, Maps) or any(id(t) not in number for t in (*maps.distance, *maps.logit)):

@@ -13,6 +13,7 @@ from mpqyolo.core.boxes import MAX_CANDIDATES, MAX_DETECTIONS, select
 from mpqyolo.core.detections import Detections
 from mpqyolo.core.image import Placement, letterbox
 from mpqyolo.detector.maps import Maps
+from mpqyolo.detector.modes import evaluating
 from mpqyolo.detector.points import STRIDES, decode_boxes, flatten, map_points
 
 
@@ -41,6 +42,7 @@ def suppress(
     classes, found = score.shape[2], []
     for boxes, table in zip(box, score.reshape(len(score), -1), strict=True):
         place = np.flatnonzero(table >= min_score)  # ascending: level, cell, class
+        place = place[np.isfinite(boxes).all(1)[place // classes]]
         if len(place) > max_candidates:  # drop what cannot be among the best before anything is sorted
             bar = np.partition(table[place], -max_candidates)[-max_candidates]
             place = place[table[place] >= bar]
@@ -65,7 +67,7 @@ def decode(
 class TorchPredictor:
     """Photos -> Detections on them, by a torch model that returns Maps or Dense.
 
-    Each photo is letterboxed as in deployment. The model runs in evaluation mode on its own device; its mode is restored.
+    Each photo is letterboxed as in deployment. The model runs in evaluation mode on its own device; its modes are restored.
     """
 
     def __init__(
@@ -93,13 +95,8 @@ class TorchPredictor:
         """Predictions for letterboxed images (B, H, W, 3) uint8."""
         device = next(self.model.parameters()).device
         pixels = torch.as_tensor(images).to(device).permute(0, 3, 1, 2)  # channels-last in memory, as convolutions like it
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.inference_mode():
-                result = self.model(pixels)
-        finally:
-            self.model.train(training)
+        with evaluating(self.model), torch.inference_mode():
+            result = self.model(pixels)
         return result if isinstance(result, Dense) else dense(result, getattr(self.model, "strides", STRIDES))
 
     def finish(self, predictions: Dense, placements: Sequence[Placement]) -> list[Detections]:

@@ -9,7 +9,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any
 
-from mpqyolo.core.errors import CheckpointError
+from mpqyolo.core.errors import CheckpointError, printable
 from mpqyolo.detector.pickle_objects import Global, build, call, new, storage
 
 _VALUES = {
@@ -41,7 +41,7 @@ def read_pickle(data: bytes) -> Any:
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as fault:
-        raise CheckpointError(f"its pickle is broken: {' '.join(str(fault).split())[:200]}") from None
+        raise CheckpointError(f"its pickle is broken: {printable(' '.join(str(fault).split())[:200])}") from None
 
 
 def _interpret(data: bytes) -> Any:

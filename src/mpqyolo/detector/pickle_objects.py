@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mpqyolo.core.errors import CheckpointError
+from mpqyolo.core.errors import CheckpointError, printable
 
 
 class Global(NamedTuple):
@@ -99,7 +99,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 def call(function: Any, args: Any) -> Any:
     """The answer to a call of `function`. Raises CheckpointError if it may not be called."""
     if not isinstance(function, Global) or type(args) is not tuple or str(function) not in CALLS:
-        called = str(function) if isinstance(function, Global) else f"a {type(function).__name__}"
+        called = printable(f"{function!s:.80}") if isinstance(function, Global) else f"a {type(function).__name__}"
         raise CheckpointError(f"refused: it calls {called}, and a checkpoint may hold only tensors and plain containers")
     return CALLS[str(function)](*args)
 

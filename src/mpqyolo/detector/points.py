@@ -45,6 +45,6 @@ def decode_boxes(distance: Tensor, centres: Tensor, stride: Tensor) -> Tensor:
 
     The exponent is clamped to ±DISTANCE_LIMIT; its gradient passes the clamp, so that a logit beyond the limit finds back.
     """
-    bounded = distance + (distance.clamp(-DISTANCE_LIMIT, DISTANCE_LIMIT) - distance).detach()
+    bounded = distance.detach().clamp(-DISTANCE_LIMIT, DISTANCE_LIMIT) + (distance - distance.detach())
     left_top, right_bottom = (bounded.exp() * stride.unsqueeze(-1)).split(2, -1)
     return torch.cat((centres - left_top, centres + right_bottom), -1)

@@ -10,17 +10,19 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpqyolo.core.errors import CheckpointError
+from mpqyolo.core.errors import CheckpointError, printable
 from mpqyolo.detector.pickle_machine import read_pickle
 from mpqyolo.detector.pickle_objects import Record, Storage, TensorRef
 
 MAX_ENTRIES, MAX_PICKLE, MAX_NODES, MAX_NAME = 100_000, 8 << 20, 100_000, 256
+MAX_SHARED = 4  # times the file that all tensors may be: some share their numbers, and whoever copies them shares no more
 DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -58,13 +60,14 @@ def read_pt(path: str | Path) -> PtFile:
         with zipfile.ZipFile(path) as archive:
             return _read(_Archive(archive, Path(path).stat().st_size))
     except CheckpointError as fault:
-        raise CheckpointError(f"{path}: {fault}") from None
+        raise CheckpointError(f"{path}: {printable(str(fault))}") from None
     except zipfile.BadZipFile:
         reason = "no complete checkpoint of torch 1.6 or later (a zip file); load it with torch and save it again"
         raise CheckpointError(f"{path}: {reason}") from None
     # zipfile says by a RuntimeError, of whatever kind, that it cannot unpack a part: encrypted, or packed in an unknown way
     except (OSError, EOFError, ValueError, RuntimeError, zlib.error) as fault:
-        raise CheckpointError(f"{path}: cannot be read: {getattr(fault, 'strerror', None) or fault}") from None
+        reason = printable(str(getattr(fault, "strerror", None) or fault))
+        raise CheckpointError(f"{path}: cannot be read: {reason}") from None
 
 
 class _Archive:
@@ -79,7 +82,7 @@ class _Archive:
         pickles = [e.filename for e in entries if e.filename == "data.pkl" or e.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise CheckpointError("holds no data.pkl: no checkpoint of torch")
-        self.archive, self.pickle = archive, pickles[0]
+        self.archive, self.size, self.pickle = archive, size, pickles[0]
         self.root = self.pickle.removesuffix("data.pkl")
         self.sizes = {e.filename: e.file_size for e in entries}
         self.storages: dict[str, Tensor] = {}
@@ -99,7 +102,7 @@ class _Archive:
     def _storage(self, storage: Storage) -> Tensor:
         name = f"{self.root}data/{storage.key}"
         if storage.kind not in DTYPES:
-            raise CheckpointError(f"refused: numbers of type {storage.kind}")
+            raise CheckpointError(f"refused: numbers of type {storage.kind:.40}")
         dtype = DTYPES[storage.kind]
         if self.sizes.get(name) != storage.size * dtype.itemsize:
             raise CheckpointError(f"storage {storage.key!r:.40} is missing, or not of {storage.size} numbers as its pickle says")
@@ -124,26 +127,39 @@ def _read(archive: _Archive) -> PtFile:
             kinds[name] = item.kind
     if not tensors:
         raise CheckpointError("holds no tensors of a model")
+    if sum(tensor.nbytes for tensor in tensors.values()) > MAX_SHARED * archive.size:
+        raise CheckpointError("refused: its tensors share their numbers so often that they would not fit into memory")
     meta = {k: v for k, v in top.items() if isinstance(k, str) and isinstance(v, str | int | float | bool)}
     return PtFile(tensors, kinds, _names(state.get("names")), _strides(state.get("stride"), archive), meta)
 
 
 def _walk(model: Any) -> Iterator[tuple[str, TensorRef | Record]]:
     """(dotted name, tensor or module) of a pickled module or a state dict, depth first."""
-    todo, seen = [("", model)], 0
-    while todo:
-        name, item = todo.pop()
-        seen += 1
-        if seen > MAX_NODES or len(name) > MAX_NAME:  # an object may hold itself
-            raise CheckpointError("refused: its model has no end")
-        if isinstance(item, TensorRef | Record):
+    todo = [("", iter([("", model)]))]  # names, and what is left of their parts: no lists, since an object may hold itself
+    for _ in range(MAX_NODES):
+        if not todo:
+            return
+        above, parts = todo[-1]
+        part = next(parts, None)
+        if part is None:
+            todo.pop()
+            continue
+        key, item = part
+        if not isinstance(item, TensorRef | Record | dict):
+            continue
+        name = f"{above}.{key}" if above else str(key)
+        if len(name) > MAX_NAME or len(todo) > MAX_NAME:
+            break
+        if not isinstance(item, dict):
             yield name, item
-        parts = item if isinstance(item, dict) else {}
-        if isinstance(item, Record):
-            groups = [item.state.get(group) for group in ("_parameters", "_buffers", "_modules")]
-            parts = {k: v for group in groups if isinstance(group, dict) for k, v in group.items()}
-        children = [(f"{name}.{k}" if name else str(k), v) for k, v in parts.items()]
-        todo += [child for child in reversed(children) if isinstance(child[1], TensorRef | Record | dict)]
+        if not isinstance(item, TensorRef):
+            todo.append((name, _parts(item)))
+    raise CheckpointError("refused: its model has no end")
+
+
+def _parts(item: Record | dict) -> Iterator[tuple[Any, Any]]:
+    groups = [item] if isinstance(item, dict) else [item.state.get(name) for name in ("_parameters", "_buffers", "_modules")]
+    return chain.from_iterable(group.items() for group in groups if isinstance(group, dict))
 
 
 def _names(names: Any) -> tuple[str, ...] | None:
@@ -156,4 +172,7 @@ def _names(names: Any) -> tuple[str, ...] | None:
 def _strides(stride: Any, archive: _Archive) -> tuple[int, ...] | None:
     if not isinstance(stride, TensorRef) or len(stride.shape) != 1 or stride.shape[0] > 8:
         return None
-    return tuple(int(n) for n in archive.tensor(stride).tolist())
+    pixels = archive.tensor(stride).tolist()
+    if not all(0 <= n < 1 << 16 for n in pixels):
+        raise CheckpointError(f"its strides are {pixels}, which no levels can have")
+    return tuple(int(n) for n in pixels)

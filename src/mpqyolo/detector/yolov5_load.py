@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mpqyolo.core.errors import CheckpointError
+from mpqyolo.core.errors import CheckpointError, printable
 from mpqyolo.detector.points import STRIDES
 from mpqyolo.detector.ptfile import PtFile, read_pt
 from mpqyolo.detector.yolov5 import SIZES, YOLOv5
@@ -31,8 +31,9 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         number, _, rest = rest.partition(".")
         if head == "model" and number.isdecimal() and int(number) in PLACES and rest != "anchor_grid":
             renamed[f"{PLACES[int(number)]}.{rest}"] = tensor.float() if tensor.is_floating_point() else tensor
-    if "predict.anchors" in renamed:  # published in cells of their level
-        renamed["predict.anchors"] = renamed["predict.anchors"] * torch.tensor(STRIDES, dtype=torch.float32).view(-1, 1, 1)
+    anchors = renamed.get("predict.anchors")
+    if anchors is not None and anchors.shape[:-2] == (len(STRIDES),):  # published in cells of their level
+        renamed["predict.anchors"] = anchors * torch.tensor(STRIDES, dtype=torch.float32).view(-1, 1, 1)
     return renamed
 
 
@@ -59,20 +60,28 @@ def open_yolov5(path: str | Path) -> tuple[YOLOv5, tuple[str, ...]]:
     """
     file = read_pt(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in rename(file.tensors).items()}
-    outputs = shapes.get("predict.m.0.bias", (0,))[0]
+    outputs = _length(shapes, "predict.m.0.bias")
     classes = outputs // 3 - 5
     if outputs % 3 or classes < 1 or shapes.get("predict.anchors") != (3, 3, 2) or file.strides not in (None, STRIDES):
         raise CheckpointError(f"{path}: has no YOLOv5 v6 head of three levels with three anchors; only such detectors are read")
-    model = YOLOv5(_size(shapes, path), classes, "anchor", activation(file, path))
-    missing, extra = load_yolov5(file.tensors, model)
-    if missing or extra:
-        raise CheckpointError(f"{path}: is no plain YOLOv5 v6: {(missing + extra)[0]} does not fit")
+    with torch.device("meta"):  # no memory is taken for what the file only claims to hold
+        model = YOLOv5(_size(shapes, path), classes, "anchor", activation(file, path))
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    odd = next((name for name in own | shapes if own.get(name) != shapes.get(name)), None)
+    if odd is not None:
+        raise CheckpointError(f"{path}: is no plain YOLOv5 v6: {printable(odd)} does not fit")
+    load_yolov5(file.tensors, model.to_empty(device="cpu"))
     names = file.names if file.names and len(file.names) == classes else tuple(str(k) for k in range(classes))
     return model.eval(), names
 
 
+def _length(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
+    """Of the tensor's first axis; 0 if there is none."""
+    return next(iter(shapes.get(name, ())), 0)
+
+
 def _size(shapes: Mapping[str, tuple[int, ...]], path: str | Path) -> str:
-    width = shapes.get("stem.conv.weight", (0,))[0]
+    width = _length(shapes, "stem.conv.weight")
     depth = sum(name.startswith("backbone.c4.m.") and name.endswith("cv1.conv.weight") for name in shapes)
     for size in SIZES:
         if (widths(size)[0], depths(size)[2]) == (width, depth):
@@ -90,5 +99,6 @@ def activation(file: PtFile, path: str | Path) -> str:
     known = {"SiLU": "silu", "ReLU": "relu"}
     found = {kind.rpartition(".")[2] for name, kind in file.kinds.items() if name.endswith(".act")} or {"SiLU"}
     if len(found) > 1 or not found <= known.keys():
-        raise CheckpointError(f"{path}: its activation {', '.join(sorted(found))} is none of {', '.join(known)}")
+        odd = printable(", ".join(sorted(found))[:80])
+        raise CheckpointError(f"{path}: its activation {odd} is none of {', '.join(known)}")
     return known[found.pop()]

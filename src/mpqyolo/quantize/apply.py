@@ -14,6 +14,7 @@ from mpqyolo.quantize.binary import BinaryActivation, BinaryWeight
 from mpqyolo.quantize.layers import QuantConv2d
 from mpqyolo.quantize.lsq import Lsq, LsqActivation, LsqWeight
 from mpqyolo.quantize.quantiser import Quantiser
+from mpqyolo.quantize.ste import STE_KINDS
 
 SWITCHES: dict[str, Any] = {"trainable_scale": True, "shift": True, "ste": "lsq"}
 SLOTS = {"input_quantiser": "activation", "quantiser": "activation", "weight_quantiser": "weight"}  # where layers hold them
@@ -33,7 +34,7 @@ def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
 
     Switches: `trainable_scale` (LSQ scales learn), `shift` (thresholds of the backbone's maps learn), `ste` (gradient of 1-bit
     maps: "lsq", whose window is learned, or one of ste.STE_KINDS around the sign). Maps that meet in a concat share one
-    quantiser. Raises ConfigError for an unknown switch, or bits that a layer cannot have.
+    quantiser. Raises ConfigError for an unknown switch or value, or bits that a layer cannot have.
     """
     unknown = set(switches) - set(SWITCHES)
     if unknown:
@@ -42,6 +43,8 @@ def apply_policy(model: nn.Module, policy: BitPolicy, **switches: Any) -> None:
     for name in ("trainable_scale", "shift"):
         if not isinstance(settings[name], bool):
             raise ConfigError(f"model.switches.{name} must be true or false, not {settings[name]!r}")
+    if settings["ste"] not in ("lsq", *STE_KINDS):
+        raise ConfigError(f"model.switches.ste can be lsq, {', '.join(STE_KINDS)}, not {settings['ste']!r}")
     convs = {name: m for name, m in model.named_modules() if isinstance(m, QuantConv2d)}
     if all(bits == 32 for _, pair in policy.rules for bits in pair):
         return

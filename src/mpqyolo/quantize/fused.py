@@ -31,7 +31,7 @@ _FLOAT, _INT = ctypes.c_float, ctypes.c_int64
 def _library() -> ctypes.CDLL | None:
     """The library: of environment variable MPQ_TRAIN_OPS (a path, or "none"), of the package, or of a development build.
 
-    Raises ConfigError for one that was built from other sources than these.
+    Raises ConfigError for one that was built from other sources than these, or cannot be loaded.
     """
     chosen = os.environ.get("MPQ_TRAIN_OPS")
     if chosen == "none" or not torch.cpu._is_avx2_supported():
@@ -39,10 +39,15 @@ def _library() -> ctypes.CDLL | None:
     names = [_NAME_WIDE, _NAME] if torch.cpu._is_avx512_supported() else [_NAME]
     for place in [Path(chosen)] if chosen else chain.from_iterable(map(places, names)):
         if place.is_file():
-            library = ctypes.CDLL(str(place))
+            try:
+                library = ctypes.CDLL(str(place))
+            except OSError as fault:
+                raise ConfigError(f"{place}: cannot be loaded: {fault}; build it again (HACKING.md)") from None
             if getattr(library, "mpqt_version", int)() != VERSION:
                 raise ConfigError(f"{place}: was built from other sources than this package's; build it again (HACKING.md)")
             return library
+    if chosen:  # to go on without it would be several times slower, and say nothing
+        raise ConfigError(f"MPQ_TRAIN_OPS: there is no file {chosen}; say none to train by torch's own operations")
     return None
 
 
@@ -117,11 +122,18 @@ def _numbers(parameter: Tensor) -> Tensor:
     return parameter.detach().float().contiguous()
 
 
+def _beside(r: Tensor | None, z: Tensor) -> Tensor | None:
+    """r, which our loops read as far as z goes."""
+    if r is not None and r.shape != z.shape:
+        raise ValueError(f"a map of shape {tuple(r.shape)} cannot be added to one of {tuple(z.shape)}")
+    return r
+
+
 def tail_forward(z: Tensor, r: Tensor | None, before: Tensor, slope: Tensor, after: Tensor, gain: Tensor | None = None) -> Tensor:
     """f(gain * z + r - before) + after, f the PReLU of `slope`; z, r: packed, of one type; others: C numbers each."""
     y = torch.empty_like(z)
     numbers = [_numbers(p) for p in (torch.ones(z.shape[1]) if gain is None else gain, before, slope, after)]
-    _call_typed("mpqt_tail_forward", z, *_rows(z), z, r, *numbers, y)
+    _call_typed("mpqt_tail_forward", z, *_rows(z), z, _beside(r, z), *numbers, y)
     return y
 
 

@@ -145,7 +145,9 @@ class LsqActivation(Lsq):
         return values[:: max(1, values.numel() // 200_000)]
 
     def initialise(self, seen: list[Tensor]) -> None:
-        self.set_scale(mse_scale(torch.cat(seen)[None], *self.limits))
+        values = torch.cat(seen)
+        if values.any():  # a map that is all 0 does not say how large it will be: a scale of next to nothing would clip it away
+            self.set_scale(mse_scale(values[None], *self.limits))
 
     def quantise(self, x: Tensor, strength: float, pad: int) -> Tensor:
         low, high = self.limits

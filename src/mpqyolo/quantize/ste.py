@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+from mpqyolo.core.errors import ConfigError
 from mpqyolo.quantize import fused
 
 _ABOVE_ONE = 1 + 2**-23  # the next float32
@@ -251,6 +252,8 @@ class PoolRepeat(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, repeat: int) -> Tensor:
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            raise ConfigError(f"a map of {x.shape[2]}x{x.shape[3]} cannot be halved; give images whose sides are multiples of 32")
         ctx.repeat = repeat
         if fused.usable(x):
             return fused.pool_forward(fused.packed(x), repeat)

@@ -125,7 +125,7 @@ def _from_pt(path: Path) -> _Source:
     for kind in ("weight", "bias"):
         for level in range(len(STRIDES)):
             published = tensors.pop(f"predict.m.{level}.{kind}", None)
-            if published is not None and len(published) == 3 * (5 + len(classes)):
+            if published is not None and published.shape[:1] == (3 * (5 + len(classes)),):
                 rows = published.unflatten(0, (3, -1))
                 tensors[f"predict.logit.{level}.{kind}"] = (rows[:, 5:] + rows[:, 4:5]).mean(0)
     tensors.pop("predict.anchors", None)
