@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,14 @@ def machine() -> str:
 def commit() -> str:
     """The commit that the figures were made at."""
     return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+
+
+def replaced(role: str, roles: Collection[str]) -> bool:
+    """Whether an entry was made again by today's recipe, or is of maps that are no default any more.
+
+    Pictures and the README leave it out, docs/results.md keeps it.
+    """
+    return role.startswith("sign") or (role.endswith("_late") and role.removesuffix("_late") in roles)
 
 
 def percent(value: float | None) -> str:

@@ -6,13 +6,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from common import replaced
+
 COLOURS = ("#1f6f4a", "#b4552d", "#2a5f9f", "#8a5fa8", "#b08a1e", "#2f8f8f", "#6b7280", "#a83f5f")
 
 
 def timed(models: dict[str, Any]) -> dict[str, list[list[Any]]]:
-    """`model role` -> [[epoch, mAP50, hours, stage], ...] of the first seed; entries without hours are left out."""
-    curves = {f"{model} {role}": entry["curve"] for model, roles in models.items() for role, entry in roles.items()}
-    return {name: curve for name, curve in curves.items() if len(curve[0]) == 4}
+    """`model role` -> [[epoch, mAP50, hours, stage], ...] of the first seed, of entries that have hours and stand."""
+    return {
+        f"{model} {role}": entry["curve"]
+        for model, roles in models.items()
+        for role, entry in roles.items()
+        if len(entry["curve"][0]) == 4 and not replaced(role, roles)
+    }
 
 
 def draw_curves(results: dict[str, Any], folder: Path) -> list[str]:

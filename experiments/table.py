@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Experiment, commit, experiments, machine, percent, places, studies, table_row
+from common import HERE, Experiment, commit, experiments, machine, percent, places, replaced, studies, table_row
 from curves import draw_curves
 from peers import peer_lines
 from speed import speed_lines, speed_sentence, training_lines
@@ -234,8 +234,7 @@ def summary(document: dict[str, Any]) -> str:
     for data, models in document["results"].items():
         for model, roles in models.items():
             for role, entry in roles.items():
-                older = role.startswith("sign") or (role.endswith("_late") and role.removesuffix("_late") in roles)
-                if "packed_test_map50" not in entry or older:
+                if "packed_test_map50" not in entry or replaced(role, roles):
                     continue
                 end = next((end for end in WITH if role.endswith(end)), "")
                 few = "both_" if entry["test_images"] < FEW else "test_"

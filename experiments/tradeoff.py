@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import HERE, Experiment, commit, experiments, machine, percent, places, table_row
+from common import HERE, Experiment, commit, experiments, machine, percent, places, replaced, table_row
 
 from mpqyolo.data.formats import load
 from mpqyolo.format.writer import write_model
@@ -147,8 +147,9 @@ def main() -> None:
             chosen.append((run, entry))
     points = measure(chosen, options)
     for data in dict.fromkeys(point["data"] for point in points):
-        mine = [point for point in points if point["data"] == data]
-        entries = {f"{model} {role}": e for model, roles in results[data].items() for role, e in roles.items()}
+        now = {(m, role): e for m, roles in results[data].items() for role, e in roles.items() if not replaced(role, roles)}
+        mine = [point for point in points if point["data"] == data and (point["model"], point["role"]) in now]
+        entries = {" ".join(name): entry for name, entry in now.items()}
         floats = {name: e["both_map50"] for name, e in entries.items() if "bytes" not in e and "both_map50" in e}
         draw(mine, floats, (data, "val and test"), DOCS / f"tradeoff-{data}.png")
     document = {
