@@ -11,6 +11,7 @@ from train_squares import make_squares, tiny_recipe
 from mpqyolo.core.errors import CheckpointError, ConfigError, DataError
 from mpqyolo.train import loop
 from mpqyolo.train.checkpoint import LAST, load_tensors, save_tensors
+from mpqyolo.train.files import held
 from mpqyolo.train.inputs import pick_device
 from mpqyolo.train.log import Reporter
 from mpqyolo.train.parallel import Ranks
@@ -137,3 +138,23 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, ranks in (("cuda:2", Ranks()), ("auto", Ranks(2, 4, 2))):
         with pytest.raises(ConfigError, match="there is no GPU 2: this machine has 2"):
             pick_device(name, ranks)
+
+
+def test_a_folder_has_one_training_at_a_time(squares: Path, tmp_path: Path) -> None:
+    recipe, out = tiny_recipe(squares, "float", "epochs=1"), tmp_path / "run"
+    with held(out), pytest.raises(ConfigError, match="a training is running in it"):
+        said(recipe, out)
+    assert not out.exists()
+    said(recipe, out)
+    with held(out), pytest.raises(ConfigError, match="a training is running in it"):
+        said(None, out, resume=True)
+    with pytest.raises(ConfigError), held(tmp_path / "deep" / "run"):
+        raise ConfigError("bad data")
+    assert not (tmp_path / "deep" / "run").exists()
+
+
+def test_patience_waits_for_the_last_stage(squares: Path, tmp_path: Path) -> None:
+    settings = ("epochs=10", "evaluate.every=1", "evaluate.patience=1", "optimiser.lr=1e-9", "ema_decay=0")
+    result = loop.train(tiny_recipe(squares, "pnq", *settings), tmp_path / "run", progress=Notes())
+    assert result.finished == "no better mAP in 1 evaluations"
+    assert [row["stage"] for row in result.rows[-3:]] == ["bits", "bits", "settle"]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mpqyolo.core.errors import ConfigError
 
 
 def part_of(path: Path) -> Path:
@@ -24,3 +29,27 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, UTF-8."""
     part_of(path).write_text(text, encoding="utf-8")
     settle(path)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The folder, made if need be, is this process's alone until the block or the process ends, however that is.
+
+    Raises ConfigError if another holds it. File systems that cannot lock a folder (NFS) hold nothing.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder}: a training is running in it; wait for its end, or choose another --out") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+        if made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mpqyolo.train import checkpoint, curves
 from mpqyolo.train.culprit import culprit
 from mpqyolo.train.distil import distil, first, follow, last
 from mpqyolo.train.ema import batch_norms
+from mpqyolo.train.files import held
 from mpqyolo.train.interrupt import interruptible
 from mpqyolo.train.judge import SCORES, judge
 from mpqyolo.train.log import Reporter, TerminalReporter
@@ -69,7 +71,7 @@ def train(
     out = Path(out)
     keep_memory()
     asked, recipe = recipe, _settled(recipe, out, resume, from_)
-    with processes(recipe.device) as ranks:
+    with processes(recipe.device) as ranks, held(out) if ranks.first else nullcontext():
         report = (progress or TerminalReporter()) if ranks.first else Reporter()
         run = Run(recipe, out, ranks)
         run.exact = exact
@@ -258,7 +260,7 @@ class _Loop:
         if final:
             if position.best is None or scores["map"] > position.best:
                 position.best, position.best_epoch, position.waited = scores["map"], epoch, 0
-            else:
+            elif run.plan.stage(last) is run.plan.stage(run.plan.steps):  # what comes after the bits is part of the way
                 position.waited += 1
             patience = run.recipe.evaluate.patience
             if patience and position.waited >= patience:

@@ -82,7 +82,7 @@ class LossPart(_Part):
 
 
 class EvaluatePart(_Part):
-    """When to evaluate and when to give up: `patience` evaluations at the final bits without a better mAP; 0: never.
+    """When to evaluate and when to give up: `patience` evaluations of the last stage without a better mAP; 0: never.
 
     `bn_batches` training batches (mosaic off) re-estimate the statistics of batch norm before each evaluation.
     """

@@ -48,7 +48,7 @@ class Position:
     score: float | None = None  # mAP of the last evaluation
     best: float | None = None  # best mAP of the final stage
     best_epoch: int = 0
-    waited: int = 0  # evaluations of the final stage since the best
+    waited: int = 0  # evaluations of the last stage since the best
     seconds: float = 0.0
     ema_updates: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
