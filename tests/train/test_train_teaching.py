@@ -14,12 +14,13 @@ from train_detectors import colours_teacher, make_boxes
 from train_squares import tiny_recipe
 
 from mpqyolo.cli.train import _teacher_section
-from mpqyolo.core.errors import ConfigError, DataError, TrainingError
+from mpqyolo.core.errors import ConfigError, DataError, InterruptError, TrainingError
 from mpqyolo.data.loader import Batch
 from mpqyolo.detector.yolov5 import YOLOv5
 from mpqyolo.train import loop
 from mpqyolo.train.checkpoint import BEST, LAST, load_checkpoint, load_tensors
 from mpqyolo.train.inputs import load_data
+from mpqyolo.train.judge import judge
 from mpqyolo.train.log import Reporter
 from mpqyolo.train.parallel import Ranks
 from mpqyolo.train.recipe_file import load_recipe, run_recipe
@@ -99,6 +100,25 @@ def test_unlabelled_photos_wait_for_the_own_teacher(squares: Path, photos: Path,
         loop.train(recipe, tmp_path / "run", progress=notes)
     assert set(sizes) == {(s.name, 3 if s.name == "float" else 4, 3) for s in recipe.stages}
     assert notes.said[0] == "by labelled photos alone, without a teacher: float"
+
+
+@pytest.mark.parametrize("until_passed", ["true", "false"])
+def test_the_own_teacher_falls_silent_when_its_pupil_is_better(squares: Path, tmp_path: Path, until_passed: str) -> None:
+    notes, told = Notes(), iter([0.2, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1])  # mAP of the teacher, and of its pupil from then on
+
+    def judged(*arguments):
+        scores, model = judge(*arguments)
+        return scores | {"map": next(told)}, model
+
+    settings = ("epochs=7", "evaluate.every=1", f"teacher.until_passed={until_passed}", "float.epochs=1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "judge", judged)
+        recipe = tiny_recipe(squares, "pnq", *settings, "float.share=0")
+        with pytest.raises(InterruptError):
+            loop.train(recipe, tmp_path / "run", progress=Notes(stop=7))
+        loop.train(None, tmp_path / "run", resume=True, progress=notes)
+    taught = [bool(row["distil_score"]) for row in rows_of(tmp_path / "run")]
+    assert taught == ([False, True, True, False, False, False, False] if until_passed == "true" else [False, *[True] * 6])
 
 
 def test_labels_price_the_labelled_photos_only(squares: Path, photos: Path, tmp_path: Path) -> None:

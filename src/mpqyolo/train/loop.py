@@ -257,6 +257,8 @@ class _Loop:
                 checkpoint.save_tensors(run.out / checkpoint.BEST, model.state_dict(), record)
         scores = from_first(scores, run.ranks)
         position.score = scores["map"]
+        if run.compare(scores["map"]):
+            self.report.say(f"epoch {epoch}: better than its own float network, which teaches no more")
         if final:
             if position.best is None or scores["map"] > position.best:
                 position.best, position.best_epoch, position.waited = scores["map"], epoch, 0

@@ -100,7 +100,7 @@ class TeacherPart(_Part):
     TOML file) describes; empty: this run's own network as it is when distillation begins. threads: of ONNX Runtime.
     use: what the teacher sees at every cell, or only its boxes from a score of `box_score` on, as labels of unlabelled photos.
     score, box, hint, backbone, pseudo: weights of the prices. cells: share of an image's cells that is priced.
-    region, loss: which and how.
+    region, loss: which and how. until_passed: the run's own network teaches only until its pupil's mAP is above its own.
     """
 
     path: str = ""
@@ -117,6 +117,7 @@ class TeacherPart(_Part):
     cells: float = Field(default=0.05, gt=0, le=1)
     region: Literal["score", "discrepancy"] = "score"
     loss: Literal["weighted", "quality", "varifocal"] = "weighted"
+    until_passed: bool = False
 
 
 class Quantise(_Part):

@@ -49,6 +49,8 @@ class Position:
     best: float | None = None  # best mAP of the final stage
     best_epoch: int = 0
     waited: int = 0  # evaluations of the last stage since the best
+    teacher_score: float | None = None  # mAP of the run's own float network when it began to teach
+    passed: bool = False  # whether the pupil has scored higher since
     seconds: float = 0.0
     ema_updates: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
@@ -136,10 +138,19 @@ class Run:
             self.ema.model.load_state_dict(self.model.state_dict())
 
     def listens(self, stage: Stage) -> bool:
-        """Whether the teacher is asked now. The run's own float network is not, about images larger than those it learned from:
-        there it soon sees less than its pupil."""
-        own = not self.recipe.teacher.path
-        return self.recipe.listens(stage) and not (own and self.recipe.side(self.position.epoch) > self.learned)
+        """Whether the teacher is asked now. The run's own float network is not, about images larger than those it learned from,
+        where it soon sees less than its pupil, nor, with `until_passed`, once it scores less."""
+        if self.recipe.teacher.path:
+            return self.recipe.listens(stage)
+        done = self.position.passed or self.recipe.side(self.position.epoch) > self.learned
+        return self.recipe.listens(stage) and not done
+
+    def compare(self, score: float) -> bool:
+        """After an evaluation of the pupil: whether its mAP now is above its own teacher's, and was not before."""
+        before, position = self.position.passed, self.position
+        known = position.teacher_score
+        position.passed = before or (self.recipe.teacher.until_passed and known is not None and score > known)
+        return position.passed and not before
 
     def configure(self) -> set[str]:
         """Set the quantisers as the plan wants them at this step. Returns names of parameters that the next batch sets anew."""
@@ -177,6 +188,7 @@ class Run:
             teacher = copy.deepcopy(self.ema.model)
             reestimate_bn(teacher, self.clean_batches(self.recipe.side(self.position.epoch)))
             copy_from_first(teacher, self.ranks)
+            self.position.teacher_score = self.position.score  # stages end with an evaluation
             if self.ranks.first:
                 checkpoint.save_tensors(file, teacher.state_dict(), {})
         own: Teacher = NetworkTeacher(self._place(teacher.eval().requires_grad_(False)), None, self.amp)
