@@ -14,6 +14,8 @@ export PIP_ROOT_USER_ACTION := ignore
 ENGINE := $(shell find engine -type f -not -path '*/tests/*' -not -path '*/fuzz/*' 2>/dev/null)
 PACKAGE := $(shell find src -type f -not -name '*.pyc' 2>/dev/null)
 TOOLS = PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+# A test uses one thread: as many files at once as there are cores, in the order of collection (tests/conftest.py).
+BESIDE = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo demo-detect demo-train test test-slow lint format clean
 
@@ -29,10 +31,10 @@ demo-train: $(VENV)/.train $(VENV)/.engine ## part 2: the whole way in miniature
 	@$(VENV)/bin/python tools/demo.py train --out $(DEMO_OUT)
 
 test: lint ## lint, types, import rules, all tests (under 15 minutes)
-	@$(TOOLS) python -m pytest
+	@$(TOOLS) python -m pytest $(BESIDE)
 
 test-slow: $(VENV)/.dev $(VENV)/.engine ## the tests that take longer, too
-	@$(TOOLS) python -m pytest -m 'slow or not slow'
+	@$(TOOLS) python -m pytest $(BESIDE) -m 'slow or not slow'
 
 lint: $(VENV)/.dev $(VENV)/.engine ## style, types, the arrow of imports
 	@$(TOOLS) ruff check src tests tools experiments benchmarks
