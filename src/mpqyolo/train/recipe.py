@@ -117,7 +117,7 @@ class TeacherPart(_Part):
     cells: float = Field(default=0.05, gt=0, le=1)
     region: Literal["score", "discrepancy"] = "score"
     loss: Literal["weighted", "quality", "varifocal"] = "weighted"
-    until_passed: bool = False
+    until_passed: bool = True
 
 
 class Quantise(_Part):
