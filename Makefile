@@ -14,7 +14,7 @@ export PIP_ROOT_USER_ACTION := ignore
 ENGINE := $(shell find engine -type f -not -path '*/tests/*' -not -path '*/fuzz/*' 2>/dev/null)
 PACKAGE := $(shell find src -type f -not -name '*.pyc' 2>/dev/null)
 TOOLS = PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
-# A test uses one thread: as many files at once as there are cores, in the order of collection (tests/conftest.py).
+# A test uses one thread: a file on each core, four at most, in the order of collection (tests/conftest.py).
 BESIDE = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo demo-detect demo-train test test-slow lint format clean
