@@ -42,7 +42,7 @@ def draw_curves(results: dict[str, Any], folder: Path) -> list[str]:
                     axis.annotate(row[3], (row[2], 100 * row[1]), **style)
         axis.set(xlabel="hours", ylabel="mAP50 on val, %", ylim=(0, None), xlim=(0, None))
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8, loc="upper left")
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
         axis.set_title(data, fontsize=10)
         figure.savefig(folder / f"curves-{data}.png", dpi=110)
         pyplot.close(figure)
