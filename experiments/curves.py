@@ -9,6 +9,7 @@ from typing import Any
 from common import replaced
 
 COLOURS = ("#1f6f4a", "#b4552d", "#2a5f9f", "#8a5fa8", "#b08a1e", "#2f8f8f", "#6b7280", "#a83f5f")
+DASHES = ("-", "--", ":")
 
 
 def timed(models: dict[str, Any]) -> dict[str, list[list[Any]]]:
@@ -34,12 +35,13 @@ def draw_curves(results: dict[str, Any], folder: Path) -> list[str]:
         if not curves:
             continue
         figure, axis = pyplot.subplots(figsize=(9, 4), layout="constrained")
-        for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
-            axis.plot([row[2] for row in curve], [100 * row[1] for row in curve], "o-", ms=3, lw=1.4, color=colour, label=name)
+        styles = [{"color": colour, "ls": dashes} for dashes in DASHES for colour in COLOURS][: len(curves)]
+        for (name, curve), style in zip(curves.items(), styles, strict=True):
+            axis.plot([row[2] for row in curve], [100 * row[1] for row in curve], marker="o", ms=3, lw=1.4, label=name, **style)
             for before, row in pairwise(curve):
                 if before[3] != row[3]:
-                    style = {"xytext": (0, -12), "textcoords": "offset points", "fontsize": 6.5, "ha": "center", "color": colour}
-                    axis.annotate(row[3], (row[2], 100 * row[1]), **style)
+                    place = {"xytext": (0, -12), "textcoords": "offset points", "fontsize": 6.5, "ha": "center"}
+                    axis.annotate(row[3], (row[2], 100 * row[1]), color=style["color"], **place)
         axis.set(xlabel="hours", ylabel="mAP50 on val, %", ylim=(0, None), xlim=(0, None))
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)

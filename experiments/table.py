@@ -227,23 +227,38 @@ def page(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def lineage(entry: dict[str, Any], roles: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries that a run goes on from, the first of them first, and its own."""
+    before = next((other for other in roles.values() if other["run"] == entry.get("after")), None)
+    return [*(lineage(before, roles) if before else ()), entry]
+
+
 def summary(document: dict[str, Any]) -> str:
-    """The block in the README: packed files beside their float networks; what was done again since is left out."""
+    """The block in the README: packed files beside their float networks, of one policy and one float run the best on val.
+
+    What was done again since is left out.
+    """
     columns = ("data", "policy", "epochs", "float YOLOv5", "float twin", "packed", "of the twin", "seeds", "bytes")
     lines = [table_row(columns), "|---" * len(columns) + "|"]
     for data, models in document["results"].items():
         for model, roles in models.items():
+            best: dict[tuple[str, str], dict[str, Any]] = {}
             for role, entry in roles.items():
-                if "packed_test_map50" not in entry or replaced(role, roles):
-                    continue
-                end = next((end for end in WITH if role.endswith(end)), "")
+                key = entry["policy"], next((end for end in WITH if role.endswith(end)), "")
+                value = entry.get("packed_val_map50", 0.0)
+                if not replaced(role, roles) and value > best.get(key, {}).get("packed_val_map50", 0.0):
+                    best[key] = entry
+            for (policy, end), entry in best.items():
                 few = "both_" if entry["test_images"] < FEW else "test_"
                 floats = [roles.get(name, {}).get(f"{few}map50") for name in (f"yolov5{end}", f"float_twin{end}")]
                 score = entry[f"packed_{few}map50"]
                 share = f"{score / floats[1]:.2f}" if floats[1] else ""
-                name = f"{data}, {model}" + WITH.get(end, "")
+                way = lineage(entry, roles)
+                origin = ", from YOLOv5's weights" if any("start" in run for run in way) else ""
+                name = f"{data}, {model}{origin}{WITH.get(end, '')}"
+                epochs = " + ".join(str(run["epochs"]) for run in way)
                 scores = (*map(percent, floats), percent(score), share, str(len(entry.get("seeds", "1"))))
-                lines.append(table_row((name, entry["policy"], entry["epochs"], *scores, f"{entry['bytes']:,}")))
+                lines.append(table_row((name, policy, epochs, *scores, f"{entry['bytes']:,}")))
     lines += [
         "",
         "mAP50 in percent on test photos (vehicles_oi: val and test together, 188 photos); commands, budgets and misses: "
