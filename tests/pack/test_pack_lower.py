@@ -30,6 +30,7 @@ from mpqyolo.quantize.apply import handles
 from mpqyolo.quantize.lsq import LsqActivation
 from mpqyolo.quantize.quantiser import Quantiser
 from mpqyolo.reference.run import run
+from mpqyolo.train.ema import reestimate_bn
 
 POLICIES = ("default", "paper", "w1a2", "w4a4")
 LN2 = float(np.log(2))
@@ -260,6 +261,28 @@ def test_dead_channels_are_packed() -> None:
     graph, _ = lower(model, 64, 64)
     node = next(node for node in graph.nodes if node.name == "backbone.fold")
     assert graph.constant(node, "multiplier")[3] == 0 and np.abs(graph.constant(node, "multiplier")).max() > 8000
+
+
+def test_weights_of_a_channel_that_blurs_lose_bits_before_others_are_held_down() -> None:
+    """Its sums reach far and count for little; those of a channel that sees edges are small and count for much."""
+    model = make_zoo()
+    stem = model.stem
+    with torch.no_grad():
+        stem.conv.weight[1] = stem.conv.weight[1].abs().max()
+        stem.conv.weight[2] = 0
+        stem.conv.weight[2, :, 0, 0] = stem.conv.weight[0].abs().max()
+        stem.conv.weight[2, :, 0, 1] = -stem.conv.weight[0].abs().max()
+        stem.bn.weight[2] = 8
+    reestimate_bn(model, [noise(8)])
+    notes: list[str] = []
+    graph, _ = lower(model, 64, 64, notes.append)
+    node = next(node for node in graph.nodes if node.name == "stem")
+    peaks = np.abs(graph.constant(node, "weight").astype(int)).max((1, 2, 3))
+    assert peaks[1] < 64 and peaks[[0, *range(2, 8)]].min() == 127
+    assert notes == ["layer 'stem': weights have fewer bits, so that one shift can serve all channels: those of channel 1"]
+    found = worst_steps(model, noise(2))
+    assert found.pop("stem")[1] < 16  # of the 256 that are 1, in the channel whose weights are coarser
+    check(found)
 
 
 def test_all_handles_are_seen() -> None:

@@ -46,6 +46,11 @@ class Sums:
             return self.reach / 8
         return np.minimum(self.reach, np.abs(self.mean) + 2 * self.std)
 
+    @property
+    def widest(self) -> int:
+        """The channel whose sums need the most room."""
+        return int(self.needed[-1].argmax())
+
 
 @dataclass(frozen=True)
 class Epilogue:
@@ -181,7 +186,7 @@ def _quieter(factor: np.ndarray) -> Iterator[np.ndarray]:
 
 def _unequal(factor: np.ndarray, sums: Sums, layer: str) -> PackError:
     """One shift serves all channels: the greatest factor and the greatest sum, of whichever channels, must fit together."""
-    loudest, widest = int(np.abs(factor).argmax()), int(sums.needed[-1].argmax())
+    loudest, widest = int(np.abs(factor).argmax()), sums.widest
     return PackError(
         f"layer '{layer}': channel {loudest}, which hardly moves before its batch norm, and channel {widest} with its large sums "
         "do not fit the same 16 bits; train it longer or at a lower rate"

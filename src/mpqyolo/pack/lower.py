@@ -31,6 +31,7 @@ STREAM = 2.0**-STREAM_FRACTION
 PREDICTION = 2.0**-PREDICT_FRACTION
 ENGINE_BITS = 4  # of maps that are not bits
 PIXEL_LEFT = 7  # requantise takes pixels in as x << 7
+FIVE_BITS = 32  # 8-bit weights that reach this far can be halved and have five bits still
 
 
 def lower(model: nn.Module, height: int, width: int, note: Callable[[str], object] | None = None) -> tuple[Graph, Decode]:
@@ -100,13 +101,11 @@ class _Lowering:
         layer = call.module
         assert isinstance(layer, StreamConv)
         name, x = self._stream_input(call.name, layer.conv, inputs[0])
-        w = read.weights(layer.conv, call.name)
-        line = read.linear(layer.conv, layer.bn, w, x, call.name)
-        act = read.activation(layer.act, len(w.codes), call.name)
+        act = read.activation(layer.act, layer.conv.out_channels, call.name)
+        w, epilogue = self._fitting(call.name, layer, x, act.before)
         constants = {}
         sources = [name]
         more = {"planes": x.planes} if x.planes > 1 else {}
-        offset = (line.offset - act.before) / STREAM
         if layer.shortcut is not None:
             if len(inputs) > 1:
                 raise PackError(f"layer '{call.name}': a shortcut and a residual; a convolution adds one")
@@ -122,12 +121,44 @@ class _Lowering:
         elif len(inputs) > 1:
             sources.append(self._need(call.name, inputs[1], "s16").name)
             more["residual_last"] = 1
-        epilogue = fold.stream(line.factor / STREAM, offset, line.sums, call.name)
         if act.slope is not None:
             constants["slope"] = ("i16", fold.q15(act.slope, call.name, "slope"))
         if act.after is not None:
             constants["post"] = ("i16", fold.i16(act.after / STREAM, call.name, "activation's shift"))
         return self._conv(call.name, layer.conv, w, epilogue, sources, constants, "s16", STREAM, **more)
+
+    def _fitting(self, name: str, layer: StreamConv, x: read.Map, before: np.ndarray) -> tuple[read.Weights, fold.Epilogue]:
+        """Weights and epilogue. Where one shift cannot serve all channels, 8-bit weights of those with the widest sums lose bits.
+
+        A channel that blurs sums up far and is scaled down again by its batch norm: its weights can spare the bits, where the
+        others would be held down. Down to five bits; whatever holds the others down least is taken.
+        """
+        w = read.weights(layer.conv, name)
+        best: tuple[read.Weights, fold.Epilogue] | None = None
+        least, refused = 0.0, None
+        while True:
+            line = read.linear(layer.conv, layer.bn, w, x, name)
+            try:
+                epilogue = fold.stream(line.factor / STREAM, (line.offset - before) / STREAM, line.sums, name)
+                left = min(epilogue.held.values(), default=1.0)
+                if left > least:
+                    best, least = (w, epilogue), left
+            except PackError as fault:
+                refused = refused or fault
+            widest = line.sums.widest
+            if least == 1 or w.dtype != "w8" or np.abs(w.codes[widest].astype(int)).max() < FIVE_BITS:
+                break
+            w = read.coarser(w, widest)
+        if best is None:
+            assert refused
+            raise refused
+        fewer = np.flatnonzero(best[0].scale != read.weights(layer.conv, name).scale)
+        if len(fewer) and self.note:
+            words = ", ".join(map(str, fewer))
+            self.note(
+                f"layer '{name}': weights have fewer bits, so that one shift can serve all channels: those of channel {words}"
+            )
+        return best
 
     def _stream_input(self, name: str, conv: QuantConv2d, x: Tensor) -> tuple[str, read.Map]:
         """The tensor that the convolution reads: pixels or codes as they are, the stream as bits, pairs of bits, or codes."""

@@ -88,6 +88,14 @@ def weights(conv: QuantConv2d, layer: str) -> Weights:
     return Weights(dtype, codes, np.broadcast_to(numbers(scale), len(codes)))
 
 
+def coarser(w: Weights, channel: int) -> Weights:
+    """The same weights, those of one channel with a bit less: steps of twice the size."""
+    codes, scale = w.codes.copy(), w.scale.copy()
+    codes[channel] = np.rint(codes[channel] / 2)
+    scale[channel] *= 2
+    return Weights(w.dtype, codes, scale)
+
+
 class Map(NamedTuple):
     """What a convolution reads: the graph's dtype, the real value of a step of 1, planes, and where 0 lies.
 
