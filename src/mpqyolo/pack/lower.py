@@ -133,7 +133,7 @@ class _Lowering:
         A channel that blurs sums up far and is scaled down again by its batch norm: its weights can spare the bits, where the
         others would be held down. Down to five bits; whatever holds the others down least is taken.
         """
-        w = read.weights(layer.conv, name)
+        whole = w = read.weights(layer.conv, name)
         best: tuple[read.Weights, fold.Epilogue] | None = None
         least, refused = 0.0, None
         while True:
@@ -152,7 +152,7 @@ class _Lowering:
         if best is None:
             assert refused
             raise refused
-        fewer = np.flatnonzero(best[0].scale != read.weights(layer.conv, name).scale)
+        fewer = np.flatnonzero(best[0].scale != whole.scale)
         if len(fewer) and self.note:
             words = ", ".join(map(str, fewer))
             self.note(
